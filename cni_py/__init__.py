@@ -1,0 +1,3 @@
+"""cni-py: a CNI plugin suite for Linux."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""IP address management plugins and their delegation."""

@@ -1,0 +1,1 @@
+"""Interface and chained plugins, one module each."""

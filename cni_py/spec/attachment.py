@@ -1,0 +1,49 @@
+"""An attachment's identity, and every name that is derived from it.
+
+The kernel is the database: what belongs to an attachment is found again by a name computed from
+(network, container id, ifname), and a label on the resource spells the three out.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha512
+from typing import NamedTuple
+
+_KEY_DIGITS = 16
+_HOST_PREFIX = "veth"
+_IFNAME_BYTES = 15
+
+
+def network_key(network: str) -> str:
+    """A network's short hash: the first 16 hex digits of SHA-512 (reference recipe H-05)."""
+    return sha512(network.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+class Attachment(NamedTuple):
+    """One container's place on one network under one interface name (rule GE-02)."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    @property
+    def key(self) -> str:
+        """`h16(network)-h16(ifname:id)`, the reference's key of nft rules (H-05)."""
+        own = sha512(f"{self.ifname}:{self.container_id}".encode()).hexdigest()[:_KEY_DIGITS]
+        return f"{network_key(self.network)}-{own}"
+
+    @property
+    def host_ifname(self) -> str:
+        """The name of the veth end that stays with the host: `veth` and 11 hex digits, 15 bytes."""
+        identity = "\0".join(self).encode()
+        digits = sha512(identity).hexdigest()[: _IFNAME_BYTES - len(_HOST_PREFIX)]
+        return _HOST_PREFIX + digits
+
+    def label(self, limit: int) -> str:
+        """The key and the three names in clear, cut to `limit` bytes; the key comes first.
+
+        The form is the reference's nft comment (2.13), so that a reader knows one for all.
+        """
+        network, container, ifname = (part.replace('"', "") for part in self)
+        text = f"{self.key}, net: {network}, if: {ifname}, id: {container}"
+        return text.encode()[:limit].decode(errors="ignore")

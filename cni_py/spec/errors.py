@@ -1,0 +1,60 @@
+"""The CNI error object: its codes, its exception, its JSON form.
+
+Codes 0-99 are reserved by the protocol, 100 and above are a plugin's own (CNI spec, "Error").
+8 and 999 are not in the specification's table; every runtime meets them because the reference
+library emits them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """Error codes of the protocol, by the names that the Go library gives them."""
+
+    UNKNOWN = 0
+    INCOMPATIBLE_VERSION = 1
+    UNSUPPORTED_FIELD = 2
+    UNKNOWN_CONTAINER = 3
+    INVALID_ENVIRONMENT = 4
+    IO_FAILURE = 5
+    DECODING_FAILURE = 6
+    INVALID_CONFIG = 7
+    INVALID_NETNS = 8
+    TRY_AGAIN_LATER = 11
+    PLUGIN_NOT_AVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
+    INTERNAL = 999
+
+
+class CniError(Exception):
+    """A refusal or failure as the protocol reports it.
+
+    `msg` says what is wrong, with the key and the value; `details` says what would be right, or
+    what the kernel said. `code` is any non-negative integer: a delegate may bring a private one.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = int(code)
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        """The text form used when one error is quoted inside another: `msg; details`."""
+        return f"{self.msg}; {self.details}" if self.details else self.msg
+
+
+def cni_error_of(error: BaseException) -> CniError:
+    """The CNI error that a failed verb reports: the first one along the chain of causes, else 999.
+
+    Only explicit causes (`raise ... from`) count: an unrelated error that happened to be handled
+    at the time must not speak for this one (rule D-05).
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, CniError):
+            return cause
+        cause = cause.__cause__
+    return CniError(Code.INTERNAL, str(error) or type(error).__name__)

@@ -1,0 +1,67 @@
+"""The characters that ids, network names and interface names may have (spec.md section 5)."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import CniError, Code
+
+_ALPHANUMERIC = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_WORD = _ALPHANUMERIC | frozenset("_.-")
+
+MAX_IFNAME_BYTES = 15
+
+# Go's unicode.IsSpace. str.isspace() also takes U+001C to U+001F, which Go accepts in a name.
+_WHITESPACE = frozenset(
+    "\t\n\v\f\r \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"
+    + "".join(chr(code) for code in range(0x2000, 0x200B))
+)
+
+
+def _is_word(text: str) -> bool:
+    """An ASCII letter or digit, then any number of those and `_`, `.`, `-`."""
+    return text[:1] in _ALPHANUMERIC and text != "" and _WORD.issuperset(text)
+
+
+def validate_container_id(container_id: str) -> None:
+    """Raises CniError 3 for an empty id (only a runtime meets it), 4 for bad characters (5.1)."""
+    if not container_id:
+        raise CniError(Code.UNKNOWN_CONTAINER, "missing containerID")
+    if not _is_word(container_id):
+        msg = "invalid characters in containerID"
+        raise CniError(Code.INVALID_ENVIRONMENT, msg, container_id)
+
+
+def validate_network_name(name: str) -> None:
+    """Raises CniError 7 for an empty name or bad characters (5.2)."""
+    if not name:
+        raise CniError(Code.INVALID_CONFIG, "missing network name:")
+    if not _is_word(name):
+        raise CniError(Code.INVALID_CONFIG, "invalid characters found in network name", name)
+
+
+def validate_ifname(ifname: str) -> None:
+    """Raises CniError 4: empty, more than 15 bytes, a dot name, a separator or blank (5.3)."""
+    problem, details = _ifname_problem(ifname)
+    if problem:
+        raise CniError(Code.INVALID_ENVIRONMENT, f"interface name {problem}", details)
+
+
+def _ifname_problem(ifname: str) -> tuple[str, str]:
+    if not ifname:
+        return "is empty", ""
+    if len(os.fsencode(ifname)) > MAX_IFNAME_BYTES:
+        return "is too long", "interface name should be less than 16 characters"
+    if ifname in (".", ".."):
+        return "is . or ..", ""
+    if "/" in ifname or ":" in ifname or not _WHITESPACE.isdisjoint(ifname):
+        return "contains / or : or whitespace characters", ""
+    return "", ""
+
+
+def validate_device_name(name: str, key: str) -> None:
+    """A device name from the configuration, by the kernel's rule. Raises CniError 7."""
+    problem, details = _ifname_problem(name)
+    if problem:
+        details = details or "a device name has 1 to 15 bytes, no /, : or blank"
+        raise CniError(Code.INVALID_CONFIG, f'{key} "{name}" {problem}', details)
