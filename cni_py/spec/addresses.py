@@ -84,6 +84,11 @@ def strip_prefix(text: str) -> IP:
     return parse_cidr(text).ip if "/" in text else parse_ip(text)
 
 
+def cidr(address: IP, prefix_length: int) -> Cidr:
+    """`address` with a prefix length."""
+    return ip_interface((address, prefix_length))
+
+
 def default_route(version: int) -> Cidr:
     """`0.0.0.0/0` or `::/0`."""
     return ip_interface("0.0.0.0/0" if version == 4 else "::/0")

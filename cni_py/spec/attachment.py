@@ -29,14 +29,13 @@ class Attachment(NamedTuple):
     @property
     def key(self) -> str:
         """`h16(network)-h16(ifname:id)`, the reference's key of nft rules (H-05)."""
-        own = sha512(f"{self.ifname}:{self.container_id}".encode()).hexdigest()[:_KEY_DIGITS]
+        own = sha512(_bytes(f"{self.ifname}:{self.container_id}")).hexdigest()[:_KEY_DIGITS]
         return f"{network_key(self.network)}-{own}"
 
     @property
     def host_ifname(self) -> str:
         """The name of the veth end that stays with the host: `veth` and 11 hex digits, 15 bytes."""
-        identity = "\0".join(self).encode()
-        digits = sha512(identity).hexdigest()[: _IFNAME_BYTES - len(_HOST_PREFIX)]
+        digits = sha512(_bytes("\0".join(self))).hexdigest()[: _IFNAME_BYTES - len(_HOST_PREFIX)]
         return _HOST_PREFIX + digits
 
     def label(self, limit: int) -> str:
@@ -46,4 +45,9 @@ class Attachment(NamedTuple):
         """
         network, container, ifname = (part.replace('"', "") for part in self)
         text = f"{self.key}, net: {network}, if: {ifname}, id: {container}"
-        return text.encode()[:limit].decode(errors="ignore")
+        return _bytes(text)[:limit].decode(errors="ignore")
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes of a text from the environment, where an ifname need not be UTF-8 (5.3)."""
+    return text.encode(errors="surrogateescape")

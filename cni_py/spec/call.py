@@ -12,7 +12,7 @@ import msgspec
 
 from . import versions
 from .attachment import Attachment
-from .config import PluginConfig, decode_config, decode_json
+from .config import PluginConfig, decode_config, decode_json, member
 from .conversion import from_wire, require_family
 from .errors import CniError, Code
 from .names import validate_network_name
@@ -88,11 +88,15 @@ class Call(NamedTuple, Generic[C]):
 
 
 class Plugin(Protocol):
-    """What a plugin's module offers: one declaration of its keys, and a handler per verb."""
+    """What a plugin's module offers: one declaration of its keys, and a handler per verb.
+
+    `DelConfig` is what DEL and GC read: it may ask for less, so that a configuration that ADD would
+    refuse keeps nothing allocated.
+    """
 
     NAME: str
-    VERSIONS: tuple[str, ...]
     Config: type[PluginConfig]
+    DelConfig: type[PluginConfig]
 
     def add(self, call: Call[Any]) -> Result:
         """Attach. Raises CniError after undoing what it did."""
@@ -122,7 +126,7 @@ def read_request(environment: Environment, environ: Mapping[str, str], stdin: by
         raise CniError(Code.DECODING_FAILURE, f"error unmarshall network config: {error}") from None
     if raw is None:
         raw = {}
-    name = _member(raw, "name") if isinstance(raw, dict) else None
+    name = member(raw, "name") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or not (name is None or isinstance(name, str)):
         at, value = ("$.name", name) if isinstance(raw, dict) else ("$", raw)
         shown = msgspec.json.encode(value).decode()[:80]
@@ -136,7 +140,7 @@ def read_request(environment: Environment, environ: Mapping[str, str], stdin: by
 
 def gate_version(request: Request, supported: tuple[str, ...]) -> Request:
     """Read `cniVersion` and let it through the verb's gate (2.3). Raises CniError 1 or 6."""
-    version = _member(request.raw, "cniVersion")
+    version = member(request.raw, "cniVersion")
     if not (version is None or isinstance(version, str)):
         msg = "decoding version from network config: wrong type at $.cniVersion"
         shown = msgspec.json.encode(version).decode()[:80]
@@ -171,7 +175,7 @@ def typed_call(request: Request, config: type[C]) -> Call[C]:
 
 def previous_result(request: Request) -> Result | None:
     """The prevResult, None when absent or null (PR-04 to PR-06). Raises CniError 6."""
-    raw = _member(request.raw, "prevResult")
+    raw = member(request.raw, "prevResult")
     if raw is None:
         return None
     try:
@@ -213,11 +217,3 @@ def valid_attachments(request: Request) -> frozenset[Attachment] | None:
     if listed is None:
         return None
     return frozenset(Attachment(request.network, one.container_id, one.ifname) for one in listed)
-
-
-def _member(raw: dict[str, Any], name: str) -> object:
-    """A member by its exact key, else by the key in any case (J-01)."""
-    if name in raw:
-        return raw[name]
-    lowered = name.lower()
-    return next((value for key, value in raw.items() if key.lower() == lowered), None)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_type_hints
 
 import msgspec
 
-from .addresses import decode_hook
+from .addresses import IP, decode_hook
 from .errors import CniError, Code
 from .results import DNS
 
@@ -87,7 +87,7 @@ def explain(error: msgspec.ValidationError, raw: object, wanted: Any) -> tuple[s
 
 
 def value_at(raw: object, path: str) -> object:
-    """The value at a msgspec path such as `$.ipam.ranges[0][1].subnet`; None where it ends early.
+    """The value at a msgspec path such as `$.ipam.ranges[0][1].subnet`.
 
     `[...]` stands for some element, which msgspec does not tell: the container is returned.
     """
@@ -108,10 +108,11 @@ def value_at(raw: object, path: str) -> object:
 
 
 def fold_keys(raw: object, wanted: Any) -> object:
-    """Give the members of every struct in `wanted` their declared spelling and drop nulls.
+    """Give the members of every struct in `wanted` their declared spelling and drop what is unset.
 
-    An exact key beats a variant of it; free-form maps keep their keys. Values that do not fit the
-    type are left as they are: the conversion reports them.
+    Unset are null and, for an address, `""` (J-02, J-04). An exact key beats a variant of it;
+    free-form maps keep their keys. Values that do not fit the type are left as they are: the
+    conversion reports them.
     """
     if isinstance(raw, list):
         element = _element_type(wanted)
@@ -129,10 +130,22 @@ def fold_keys(raw: object, wanted: Any) -> object:
     members: dict[str, object] = {}
     for key, value in raw.items():
         name = str(key) if key in names else folded.get(str(key).lower(), str(key))
-        if value is None or (name != key and name in raw):
+        if value is None or (name != key and raw.get(name) is not None):
             continue
-        members[name] = fold_keys(value, hints[names[name]]) if name in names else value
+        if name not in names:
+            members[name] = value
+        elif value != "" or IP not in _alternatives(hints[names[name]]):
+            members[name] = fold_keys(value, hints[names[name]])
     return members
+
+
+def member(raw: dict[str, Any], name: str) -> object:
+    """The member that `fold_keys` gives the name `name`; None when absent or null."""
+    if raw.get(name) is not None:
+        return raw[name]
+    folded = name.lower()
+    variants = (key for key in reversed(raw) if key.lower() == folded)
+    return next((raw[key] for key in variants if raw[key] is not None), None)
 
 
 _hints_of: dict[type, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ import msgspec
 
 from . import versions
 from .addresses import IP, Cidr, encode_hook, json_type
-from .config import convert, explain
+from .config import convert, explain, member
 from .errors import CniError, Code
 from .results import DNS, Interface, IPConfig, Result, Route
 
@@ -76,9 +76,7 @@ def from_wire(raw: object, fallback: str) -> Result:
 
 def embedded_version(raw: dict[str, object]) -> str:
     """The result's own `cniVersion`, in any spelling of the key; `""` if absent or not text."""
-    value = raw.get("cniVersion")
-    if value is None:
-        value = next((raw[key] for key in raw if key.lower() == "cniversion"), None)
+    value = member(raw, "cniVersion")
     return value if isinstance(value, str) else ""
 
 
@@ -186,8 +184,9 @@ def _write_interface(interface: Interface) -> dict[str, Any]:
 
 
 def _write_ip(ip: IPConfig) -> dict[str, Any]:
+    """An index below zero, with which some plugins say "none", is left out (19.23, PR-09)."""
     wire: dict[str, Any] = {}
-    if ip.interface is not None:
+    if ip.interface is not None and ip.interface >= 0:
         wire["interface"] = ip.interface
     wire["address"] = encode_hook(ip.address)
     if ip.gateway is not None:

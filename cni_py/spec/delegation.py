@@ -68,7 +68,7 @@ def _reported_error(reported: Any) -> CniError:
     if not isinstance(reported, dict):
         raise ValueError("not a JSON object")
     code, msg, details = (reported.get(key) for key in ("code", "msg", "details"))
-    if isinstance(code, bool) or not isinstance(code, int | None):
+    if isinstance(code, bool) or not isinstance(code, int | None) or (code or 0) < 0:
         raise ValueError(f"code is {code!r}")
     if not isinstance(msg, str | None) or not isinstance(details, str | None):
         raise ValueError("msg or details is not a string")

@@ -1,0 +1,136 @@
+"""Delegating to the IPAM plugin that a configuration names (spec.md 12).
+
+One that is ours runs in this process, with the same handlers; any other is executed from CNI_PATH.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from cni_py.spec import delegation
+from cni_py.spec.call import typed_call
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Plugin, Request
+    from cni_py.spec.results import Result
+
+MODULES = {"host-local": "cni_py.ipam.host_local", "static": "cni_py.ipam.static"}
+
+# Every executable of ours says so in its first lines.
+MARKER = b"# cni-py executable"
+_MARKER_WITHIN_BYTES = 512
+
+_BUSY_ATTEMPTS = 6
+_BUSY_PAUSE_SECONDS = 1.0
+
+
+def ipam_add(request: Request, ipam_type: str) -> Result:
+    """The delegate's ADD. Raises its CniError."""
+    plugin, path = _delegate(request, ipam_type)
+    if plugin is not None:
+        return plugin.add(typed_call(_as(request, "ADD"), plugin.Config))
+    return delegation.result(_execute(request, path, "ADD"), request.cni_version)
+
+
+def ipam_delete(request: Request, ipam_type: str) -> None:
+    """The delegate's DEL. Raises its CniError."""
+    plugin, path = _delegate(request, ipam_type)
+    if plugin is not None:
+        plugin.delete(typed_call(_as(request, "DEL"), plugin.DelConfig))
+    else:
+        _execute(request, path, "DEL")
+
+
+def ipam_check(request: Request, ipam_type: str) -> None:
+    """The delegate's CHECK. Raises its CniError."""
+    plugin, path = _delegate(request, ipam_type)
+    if plugin is not None:
+        plugin.check(typed_call(request, plugin.Config))
+    else:
+        _execute(request, path, "CHECK")
+
+
+def ipam_status(request: Request, ipam_type: str) -> None:
+    """The delegate's STATUS. Raises its CniError."""
+    plugin, path = _delegate(request, ipam_type)
+    if plugin is not None:
+        plugin.status(typed_call(request, plugin.Config))
+    else:
+        _execute(request, path, "STATUS")
+
+
+def ipam_gc(request: Request, ipam_type: str, valid: frozenset[Attachment]) -> None:
+    """The delegate's GC. Raises its CniError."""
+    plugin, path = _delegate(request, ipam_type)
+    if plugin is not None:
+        plugin.gc(typed_call(request, plugin.DelConfig), valid)
+    else:
+        _execute(request, path, "GC")
+
+
+def _delegate(request: Request, ipam_type: str) -> tuple[Plugin | None, str]:
+    """Our module for the executable that CNI_PATH leads to, or that executable's path."""
+    path = _find(ipam_type, request.environment.path)
+    if ipam_type in MODULES and _is_ours(path):
+        return cast("Plugin", import_module(MODULES[ipam_type])), path
+    return None, path
+
+
+def _as(request: Request, verb: str) -> Request:
+    """The request as the delegate sees it: a DEL may be part of a failing ADD (DG-05)."""
+    return request._replace(environment=request.environment._replace(verb=verb))
+
+
+def _find(name: str, path: str) -> str:
+    delegation.validate_plugin_name(name)
+    for folder in delegation.search_folders(path):
+        candidate = os.path.join(folder, name)
+        if os.path.isfile(candidate):
+            return candidate
+    raise delegation.not_found(name, path)
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return MARKER in file.read(_MARKER_WITHIN_BYTES)
+    except OSError:
+        return False
+
+
+def _execute(request: Request, path: str, verb: str) -> bytes:
+    """Run the delegate with our environment and input, `CNI_COMMAND` replaced (DG-02, DG-03)."""
+    environ: dict[str, Any] = {**request.environ, "CNI_COMMAND": verb}
+    done = _run(path, environ, request.stdin)
+    if done.stderr:
+        sys.stderr.write(done.stderr.decode(errors="replace"))
+        sys.stderr.flush()
+    if done.returncode != 0:
+        number = done.returncode
+        status = f"exit status {number}" if number > 0 else f"signal: {-number}"
+        raise delegation.failure(status, done.stdout, done.stderr)
+    return done.stdout
+
+
+def _run(path: str, environ: dict[str, Any], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    """A file that is being written (ETXTBSY) is tried again for a few seconds (X-10)."""
+    for attempt in range(_BUSY_ATTEMPTS):
+        try:
+            return subprocess.run(
+                [path], env=environ, input=stdin, capture_output=True, check=False
+            )
+        except OSError as error:
+            if error.errno == errno.ETXTBSY and attempt + 1 < _BUSY_ATTEMPTS:
+                time.sleep(_BUSY_PAUSE_SECONDS)
+                continue
+            msg = f"netplugin failed with no error message: {path}: {error.strerror}"
+            raise CniError(Code.UNKNOWN, msg) from error
+    raise AssertionError("unreachable")

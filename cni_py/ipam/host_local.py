@@ -1,0 +1,352 @@
+"""host-local: addresses from ranges that this host alone gives out (plugins.md 5.1)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.kernel.netns import cookie, open_netns
+from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
+from cni_py.spec.args import load_args
+from cni_py.spec.config import PluginConfig
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.results import DNS, IPConfig, Result, Route
+
+from .ranges import RangeConfig, RangeSet, describe, range_sets
+from .resolv_conf import read_resolv_conf
+from .store import DEFAULT_DATA_DIR, Owner, Sandbox, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+
+    from .ranges import Range
+    from .store import Allocations, Entry
+
+NAME = "host-local"
+
+
+class _Ipam(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The `ipam` key. `subnet` and its three companions are the older form of one range."""
+
+    type: str = NAME
+    subnet: Cidr | None = None
+    range_start: IP | None = None
+    range_end: IP | None = None
+    gateway: IP | None = None
+    ranges: tuple[tuple[RangeConfig, ...], ...] = ()
+    routes: tuple[Route, ...] = ()
+    data_dir: str = DEFAULT_DATA_DIR
+    resolv_conf: str = ""
+
+
+class _RuntimeConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What the capabilities `ips` and `ipRanges` bring."""
+
+    ips: tuple[str, ...] = ()
+    ip_ranges: tuple[tuple[RangeConfig, ...], ...] = ()
+
+
+class _CniArgs(msgspec.Struct, frozen=True, kw_only=True):
+    ips: tuple[str, ...] = ()
+
+
+class _Args(msgspec.Struct, frozen=True, kw_only=True):
+    cni: _CniArgs = _CniArgs()
+
+
+class Config(PluginConfig, frozen=True, kw_only=True):
+    """host-local's configuration."""
+
+    ipam: _Ipam | None = None
+    runtime_config: _RuntimeConfig = _RuntimeConfig()
+    args: _Args = _Args()
+
+
+class _IpamFolder(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    data_dir: str = DEFAULT_DATA_DIR
+
+
+class DelConfig(PluginConfig, frozen=True, kw_only=True):
+    """What DEL and GC need: a wrong range must not keep an address allocated (W-HL5)."""
+
+    ipam: _IpamFolder = _IpamFolder()
+
+
+def add(call: Call[Config]) -> Result:
+    """One address of each range set."""
+    ipam = _ipam(call.config)
+    sets = _sets(call)
+    requested = _requested(call)
+    dns = read_resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else DNS()
+    owner = Owner(call.container_id, call.ifname)
+    with _store(ipam.data_dir, call).locked() as allocations:
+        _supersede(allocations, owner, sets)
+        picked = _pick_all(allocations, owner, sets, requested)
+        try:
+            addresses = [one.address for one in picked]
+            last = {one.set_index: one.address for one in picked}
+            allocations.record(owner, _sandbox(call.netns), addresses, last)
+        except BaseException:
+            allocations.release(owner, [one.address for one in picked])
+            raise
+    ips = tuple(
+        IPConfig(cidr(one.address, one.run.subnet.prefixlen), one.run.gateway) for one in picked
+    )
+    return Result(ips=ips, routes=ipam.routes, dns=dns)
+
+
+def delete(call: Call[DelConfig]) -> None:
+    """Free what the attachment holds, whatever the ranges are now."""
+    store = _store(call.config.ipam.data_dir, call)
+    if store.exists:
+        with store.locked() as allocations:
+            if not allocations.release(Owner(call.container_id, call.ifname)):
+                # Files of long ago name the container alone.
+                allocations.release(Owner(call.container_id, ""))
+
+
+def check(call: Call[Config]) -> None:
+    """Whether each address of the previous result that is ours to give is still this owner's."""
+    ipam = _ipam(call.config)
+    sets = _sets(call)
+    owner = Owner(call.container_id, call.ifname)
+    store = _store(ipam.data_dir, call)
+    missing = f"host-local: Failed to find address added by container {call.container_id}"
+    if not store.exists:
+        raise CniError(Code.INTERNAL, missing, f"{store.folder} does not exist")
+    with store.locked() as allocations:
+        held = allocations.entry(owner) or allocations.entry(Owner(call.container_id, ""))
+        if held is None:
+            raise CniError(Code.INTERNAL, missing, f"no file in {store.folder} names it")
+        listed = () if call.prev_result is None else call.prev_result.ips
+        for one in listed:
+            address = one.address.ip
+            in_set = any(run.position(address) is not None for ranges in sets for run in ranges)
+            holder = allocations.holder(address)
+            if in_set and str(address) not in held.addresses:
+                names = "nobody" if holder is None else f"container {holder.container_id}"
+                msg = f"host-local: address {address} is not allocated to {call.container_id}"
+                raise CniError(Code.INTERNAL, msg, f"its file names {names}")
+
+
+def status(call: Call[Config]) -> None:
+    """Raises CniError 50 when a range set has no address left, or the folder cannot be used."""
+    ipam = _ipam(call.config)
+    sets = _sets(call)
+    store = _store(ipam.data_dir, call)
+    try:
+        with store.locked() as allocations:
+            for index, ranges in enumerate(sets):
+                if next(_free(allocations, index, ranges), None) is None:
+                    raise _exhausted(index, ranges)
+    except CniError as error:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+
+
+def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+    """Free what belongs to none of the attachments that live."""
+    store = _store(call.config.ipam.data_dir, call)
+    if not store.exists:
+        return
+    alive = {Owner(one.container_id, one.ifname) for one in valid}
+    containers = {one.container_id for one in valid}
+    with store.locked() as allocations:
+        for entry in list(allocations.entries()):
+            lives = entry.owner in alive or (not entry.ifname and entry.container_id in containers)
+            if not lives:
+                allocations.release(entry.owner)
+
+
+class _Picked(NamedTuple):
+    address: IP
+    run: Range
+    set_index: int
+
+
+def _ipam(config: Config) -> _Ipam:
+    if config.ipam is None:
+        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key")
+    return config.ipam
+
+
+def _store(data_dir: str, call: Call[Config] | Call[DelConfig]) -> Store:
+    data_dir = data_dir or DEFAULT_DATA_DIR
+    if not os.path.isabs(data_dir) or "\0" in data_dir:
+        msg = f'ipam.dataDir "{data_dir}" is not an absolute path'
+        raise CniError(Code.INVALID_CONFIG, msg)
+    return Store(data_dir, call.request.network)
+
+
+def _sets(call: Call[Config]) -> tuple[RangeSet, ...]:
+    """The range sets in the reference's order: of the runtime, of the older form, of `ranges`."""
+    config = call.config
+    ipam = _ipam(config)
+    configured: list[tuple[tuple[RangeConfig, ...], str]] = [
+        (ranges, f"runtimeConfig.ipRanges[{index}]")
+        for index, ranges in enumerate(config.runtime_config.ip_ranges)
+    ]
+    if ipam.subnet is not None:
+        older = RangeConfig(
+            subnet=ipam.subnet,
+            range_start=ipam.range_start,
+            range_end=ipam.range_end,
+            gateway=ipam.gateway,
+        )
+        configured.append(((older,), "ipam"))
+    configured += [(ranges, f"ipam.ranges[{index}]") for index, ranges in enumerate(ipam.ranges)]
+    return range_sets(configured, call.request.cni_version)
+
+
+def _requested(call: Call[Config]) -> list[IP]:
+    """The addresses asked for, by CNI_ARGS, `args.cni.ips` and the capability `ips`."""
+    asked = load_args(call.args, ("IP",)) if call.args else {}
+    sources = [("CNI_ARGS IP", asked["IP"])] if "IP" in asked else []
+    sources += [("args.cni.ips", one) for one in call.config.args.cni.ips]
+    sources += [("runtimeConfig.ips", one) for one in call.config.runtime_config.ips]
+    requested: list[IP] = []
+    for source, text in sources:
+        try:
+            address = strip_prefix(text)
+        except ValueError:
+            msg = f"invalid IP address {text}"
+            raise CniError(Code.INVALID_CONFIG, msg, f"in {source}") from None
+        if address not in requested:
+            requested.append(address)
+    return requested
+
+
+def _sandbox(netns: str) -> Sandbox:
+    """Path and cookie of CNI_NETNS; without a cookie where it cannot be entered."""
+    try:
+        opened = open_netns(netns) if netns else None
+        if opened is None:
+            return Sandbox(netns)
+        with opened, opened.entered():
+            return Sandbox(netns, cookie())
+    except CniError:
+        return Sandbox(netns)
+
+
+def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...]) -> None:
+    """Free what the owner still holds from a namespace that is gone; refuse if it lives (W-G20).
+
+    An allocation that nobody recorded a namespace for counts as living.
+    """
+    held = [allocations.entry(one) for one in (owner, Owner(owner.container_id, ""))]
+    for entry in held:
+        if entry is None or not any(
+            run.position(address) is not None
+            for address in _addresses(entry)
+            for ranges in sets
+            for run in ranges
+        ):
+            continue
+        if _may_live(entry):
+            first = next(iter(entry.addresses))
+            msg = (
+                f"{first} has been allocated to {owner.container_id}, "
+                "duplicate allocation is not allowed"
+            )
+            where = entry.sandbox.path or "an unknown namespace"
+            details = f"interface {owner.ifname} in {where}: DEL comes before the next ADD"
+            raise CniError(Code.INTERNAL, msg, details)
+        allocations.release(entry.owner)
+
+
+def _addresses(entry: Entry) -> list[IP]:
+    return [strip_prefix(one) for one in entry.addresses]
+
+
+def _may_live(entry: Entry) -> bool:
+    """Whether the entry's namespace is still the one that was recorded."""
+    if entry.sandbox.cookie is None:
+        return True
+    return _sandbox(entry.sandbox.path).cookie == entry.sandbox.cookie
+
+
+def _pick_all(
+    allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...], requested: list[IP]
+) -> list[_Picked]:
+    """An address of each set, the requested ones first; all of them or none."""
+    picked: list[_Picked] = []
+    left = list(requested)
+    try:
+        for index, ranges in enumerate(sets):
+            wanted = next((one for one in left if _run_of(ranges, one) is not None), None)
+            if wanted is None:
+                picked.append(_pick(allocations, owner, index, ranges))
+            else:
+                left.remove(wanted)
+                picked.append(_pick_requested(allocations, owner, index, ranges, wanted))
+        if left:
+            listed = " ".join(str(one) for one in left)
+            msg = f"failed to allocate all requested IPs: {listed}"
+            details = "each range set gives one address: " + "; ".join(map(describe, sets))
+            raise CniError(Code.INVALID_CONFIG, msg, details)
+    except BaseException:
+        allocations.release(owner, [one.address for one in picked])
+        raise
+    return picked
+
+
+def _pick_requested(
+    allocations: Allocations, owner: Owner, index: int, ranges: RangeSet, address: IP
+) -> _Picked:
+    run = _run_of(ranges, address)
+    if run is None:
+        raise ValueError(address)
+    if any(address == one.gateway for one in ranges):
+        msg = f"requested ip {address} is subnet's gateway"
+        raise CniError(Code.INVALID_CONFIG, msg, f"range set {index} is {describe(ranges)}")
+    if not allocations.claim(owner, run, address):
+        msg = f"requested IP address {address} is not available in range set {describe(ranges)}"
+        holder = allocations.holder(address)
+        details = "" if holder is None else f"container {holder.container_id} holds it"
+        raise CniError(Code.INTERNAL, msg, details)
+    return _Picked(address, run, index)
+
+
+def _pick(allocations: Allocations, owner: Owner, index: int, ranges: RangeSet) -> _Picked:
+    """The next free address after the last one that was given, round the set."""
+    for attempt in range(2):
+        if attempt:
+            # The bits say that the set is full: they may be behind the files.
+            for run in ranges:
+                allocations.recount(run)
+        for run, position in _free(allocations, index, ranges):
+            address = run.address(position)
+            if allocations.claim(owner, run, address):
+                return _Picked(address, run, index)
+    raise _exhausted(index, ranges)
+
+
+def _free(allocations: Allocations, index: int, ranges: RangeSet) -> Iterator[tuple[Range, int]]:
+    """Free places of a set from the one after the last reserved on, no gateway among them."""
+    gateways = {one.gateway for one in ranges}
+    last = allocations.last_reserved(index)
+    run = None if last is None else _run_of(ranges, last)
+    first, start = 0, 0
+    if run is not None and last is not None:
+        first, start = ranges.index(run), (run.position(last) or 0) + 1
+    turns = [(ranges[first], start, ranges[first].size)]
+    turns += [(one, 0, one.size) for one in (*ranges[first + 1 :], *ranges[:first])]
+    turns.append((ranges[first], 0, start))
+    for one, begin, end in turns:
+        for position in allocations.free_positions(one, begin, end):
+            if one.address(position) not in gateways:
+                yield one, position
+
+
+def _run_of(ranges: RangeSet, address: IP) -> Range | None:
+    return next((one for one in ranges if one.position(address) is not None), None)
+
+
+def _exhausted(index: int, ranges: RangeSet) -> CniError:
+    msg = f"no IP addresses available in range set: {describe(ranges)}"
+    total = sum(one.size for one in ranges)
+    return CniError(Code.INTERNAL, msg, f"range set {index}: all of its {total} are taken")

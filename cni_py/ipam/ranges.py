@@ -1,0 +1,153 @@
+"""Ranges and range sets of host-local: canonical form and validation, pure (plugins.md 5.1.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.spec.addresses import IP, Cidr
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cni_py.spec.addresses import Network
+
+_MIN_HOST_BITS = 2
+_SET_PER_FAMILY_SINCE = "0.3.0"
+
+
+class RangeConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One range as configured; what is left out follows from the subnet."""
+
+    subnet: Cidr
+    range_start: IP | None = None
+    range_end: IP | None = None
+    gateway: IP | None = None
+
+
+class Range(NamedTuple):
+    """A run of addresses of one subnet, `first` and `last` as integers, both included."""
+
+    subnet: Network
+    first: int
+    last: int
+    gateway: IP
+
+    @property
+    def size(self) -> int:
+        """How many addresses the run has, the gateway among them."""
+        return self.last - self.first + 1
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.subnet.version
+
+    def address(self, position: int) -> IP:
+        """The address at `position`, from 0."""
+        return type(self.gateway)(self.first + position)
+
+    def position(self, address: IP) -> int | None:
+        """Where `address` is in the run; None if it is not in it."""
+        if address.version != self.version or not self.first <= int(address) <= self.last:
+            return None
+        return int(address) - self.first
+
+    def __str__(self) -> str:
+        return f"{self.address(0)}-{self.address(self.size - 1)}"
+
+
+RangeSet = tuple[Range, ...]
+
+
+def range_sets(
+    configured: Sequence[tuple[Sequence[RangeConfig], str]], cni_version: str
+) -> tuple[RangeSet, ...]:
+    """The range sets in canonical form; each comes with the JSON path it was written at.
+
+    Raises CniError 7 for what contradicts itself.
+    """
+    if not configured:
+        raise _refusal("no IP ranges specified", "ipam.ranges has at least one range set")
+    sets = tuple(_range_set(ranges, path) for ranges, path in configured)
+    _require_one_per_family(sets, cni_version)
+    for index, one in enumerate(sets):
+        for other_index, other in enumerate(sets[index + 1 :], index + 1):
+            if any(_overlap(mine, theirs) for mine in one for theirs in other):
+                path = f"{configured[index][1]} and {configured[other_index][1]}"
+                raise _refusal(f"range set {index} overlaps with {other_index}", path)
+    return sets
+
+
+def describe(ranges: Iterable[Range]) -> str:
+    """A range set as its runs, joined by commas."""
+    return ",".join(str(one) for one in ranges)
+
+
+def _range_set(ranges: Sequence[RangeConfig], path: str) -> RangeSet:
+    if not ranges:
+        raise _refusal("invalid range set: empty range set", f"{path} has at least one range")
+    canonical = tuple(_range(one, f"{path}[{index}]") for index, one in enumerate(ranges))
+    if len({one.version for one in canonical}) > 1:
+        msg = "invalid range set: mixed address families"
+        raise _refusal(msg, f"{path} has IPv4 and IPv6 subnets: give each its own range set")
+    for index, one in enumerate(canonical):
+        for other in canonical[index + 1 :]:
+            if _overlap(one, other):
+                raise _refusal(f"invalid range set: subnets {one} and {other} overlap", path)
+    return canonical
+
+
+def _range(config: RangeConfig, path: str) -> Range:
+    subnet = config.subnet.network
+    host_bits = subnet.max_prefixlen - subnet.prefixlen
+    if host_bits < _MIN_HOST_BITS:
+        msg = f"Network {config.subnet} too small to allocate from"
+        raise _refusal(msg, f"{path}.subnet needs at least {_MIN_HOST_BITS} host bits")
+    if config.subnet.ip != subnet.network_address:
+        msg = (
+            "Network has host bits set. For a subnet mask of length "
+            f"{subnet.prefixlen} the network address is {subnet.network_address}"
+        )
+        raise _refusal(msg, f"{path}.subnet is {config.subnet}")
+    lowest = int(subnet.network_address)
+    # The last address of an IPv4 subnet is its broadcast address; IPv6 has none.
+    highest = int(subnet.broadcast_address) - (1 if subnet.version == 4 else 0)
+    first = _inside(config.range_start, subnet, "RangeStart", path) or lowest + 1
+    last = _inside(config.range_end, subnet, "RangeEnd", path) or highest
+    if first > last:
+        which = "RangeEnd" if config.range_end is not None else "RangeStart"
+        value = config.range_end or config.range_start
+        raise _refusal(f"{which} {value} not in network {subnet}", f"{path} ends before it starts")
+    gateway = config.gateway or subnet.network_address + 1
+    if gateway.version != subnet.version:
+        msg = f"gateway {gateway} is not of the family of {subnet}"
+        raise _refusal(msg, f"{path}.gateway")
+    return Range(subnet, first, last, gateway)
+
+
+def _inside(address: IP | None, subnet: Network, key: str, path: str) -> int | None:
+    if address is None:
+        return None
+    if address.version != subnet.version or address not in subnet:
+        name = key[0].lower() + key[1:]
+        raise _refusal(f"{key} {address} not in network {subnet}", f"{path}.{name}")
+    return int(address)
+
+
+def _overlap(one: Range, other: Range) -> bool:
+    return one.version == other.version and one.first <= other.last and other.first <= one.last
+
+
+def _require_one_per_family(sets: Iterable[RangeSet], cni_version: str) -> None:
+    """Results before 0.3.0 have room for one address of each family."""
+    versions = [one[0].version for one in sets]
+    if cni_version in ("0.1.0", "0.2.0") and len(versions) != len(set(versions)):
+        msg = f"CNI version {cni_version} does not support more than 1 address per family"
+        raise _refusal(msg, f"use cniVersion {_SET_PER_FAMILY_SINCE} or newer")
+
+
+def _refusal(msg: str, details: str) -> CniError:
+    return CniError(Code.INVALID_CONFIG, msg, details)

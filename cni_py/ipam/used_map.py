@@ -1,0 +1,103 @@
+"""Which addresses of a range are taken: one bit an address, in a file.
+
+A hint that makes finding a free address cost the same at any fill; the allocation files decide.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cni_py.kernel.errors import kernel_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# 2 MiB of bits. Positions beyond (large IPv6 ranges) are not remembered, only tried.
+MAX_POSITIONS = 1 << 24
+_CHUNK_BYTES = 1 << 13
+_ALL_TAKEN = b"\xff"
+
+
+class UsedMap:
+    """The bits of one range of `size` addresses, in the file `path`."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._positions = min(size, MAX_POSITIONS)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is there; without it nothing is known."""
+        return os.path.exists(self._path)
+
+    def next_free(self, start: int, end: int) -> int | None:
+        """The first position in [start, end) whose bit is clear; None if all are set."""
+        if start >= self._positions:
+            return start if start < end else None
+        limit = min(end, self._positions)
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                position = _search(file.fileno(), start, limit)
+        except FileNotFoundError:
+            position = start if start < limit else None
+        except OSError as error:
+            raise kernel_error(f"read {self._path}", error) from error
+        if position is None and end > self._positions:
+            return self._positions
+        return position
+
+    def mark(self, position: int, *, taken: bool) -> None:
+        """Set or clear one bit."""
+        if position >= self._positions:
+            return
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                offset, bit = divmod(position, 8)
+                byte = (os.pread(fd, 1, offset) or b"\0")[0]
+                byte = byte | 1 << bit if taken else byte & ~(1 << bit)
+                os.pwrite(fd, bytes((byte,)), offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise kernel_error(f"write {self._path}", error) from error
+
+    def rewrite(self, taken: Iterable[int]) -> None:
+        """Replace all bits."""
+        bits = bytearray()
+        for position in taken:
+            if position >= self._positions:
+                continue
+            offset, bit = divmod(position, 8)
+            if offset >= len(bits):
+                bits.extend(bytes(offset + 1 - len(bits)))
+            bits[offset] |= 1 << bit
+        try:
+            with open(self._path + ".new", "wb") as file:
+                file.write(bits)
+            os.replace(self._path + ".new", self._path)
+        except OSError as error:
+            raise kernel_error(f"write {self._path}", error) from error
+
+
+def _search(fd: int, start: int, limit: int) -> int | None:
+    """The first clear bit in [start, limit); what lies beyond the file's end is clear."""
+    position = start
+    while position < limit:
+        chunk = os.pread(fd, _CHUNK_BYTES, position // 8)
+        if not chunk:
+            return position
+        # Bits of the first byte that lie before the start count as taken.
+        first = chunk[0] | ((1 << position % 8) - 1)
+        chunk = bytes((first,)) + chunk[1:]
+        rest = chunk.lstrip(_ALL_TAKEN)
+        base = position // 8 * 8
+        if rest:
+            byte = rest[0]
+            bit = (~byte & (byte + 1)).bit_length() - 1
+            found = base + (len(chunk) - len(rest)) * 8 + bit
+            return found if found < limit else None
+        position = base + len(chunk) * 8
+    return None

@@ -1,0 +1,28 @@
+"""The kernel's refusals as CNI errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cni_py.spec.errors import CniError, Code
+
+_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
+
+
+class KernelError(CniError):
+    """A system call or netlink request that failed.
+
+    `what` names the operation and its object, `errno` is the kernel's number, `text` the extended
+    acknowledgement where there is one. Code 11 for a shortage that passes, else 999.
+    """
+
+    def __init__(self, what: str, number: int, text: str = "") -> None:
+        code = Code.TRY_AGAIN_LATER if number in _PASSING else Code.INTERNAL
+        super().__init__(code, f"{what}: {os.strerror(number)}", text)
+        self.errno = number
+
+
+def kernel_error(what: str, error: OSError) -> KernelError:
+    """The KernelError for a failed system call."""
+    return KernelError(what, error.errno or errno.EIO)

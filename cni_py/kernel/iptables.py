@@ -1,0 +1,90 @@
+"""iptables and ip6tables: rule lines in one `iptables-restore --noflush` a change.
+
+There is no library for the xtables compatibility layer, so the executables are run: once for each
+change, never once for each rule.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+_LOCK_SECONDS = 10
+_RUN_SECONDS = 30
+_PREFIX = {4: "iptables", 6: "ip6tables"}
+# iptables(8): 4 is a resource problem, which is what a held lock is reported as.
+_STATUS_LOCKED = 4
+
+
+class IptablesError(CniError):
+    """A change or query that iptables refused; `details` is what it said."""
+
+
+def available(version: int) -> bool:
+    """Whether the executables for IPv4 or IPv6 are installed."""
+    return bool(_find(f"{_PREFIX[version]}-restore")) and bool(_find(_PREFIX[version]))
+
+
+def restore(version: int, table: str, lines: Sequence[str], what: str) -> None:
+    """Apply rule lines to one table as one transaction. Raises IptablesError."""
+    text = "\n".join((f"*{table}", *lines, "COMMIT", ""))
+    name = f"{_PREFIX[version]}-restore"
+    _run([name, "--noflush", "--wait", str(_LOCK_SECONDS)], what, text)
+
+
+def rules(version: int, table: str, chain: str) -> list[str] | None:
+    """The chain's rules as `-A ...` lines; None if there is no such chain. Raises IptablesError."""
+    arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-t", table, "-S", chain]
+    try:
+        output = _run(arguments, f"list the chain {chain}")
+    except IptablesError as error:
+        if any(text in error.details for text in ("No chain/target/match", "does not exist")):
+            return None
+        raise
+    return [line for line in output.splitlines() if line.startswith("-A ")]
+
+
+def quoted(text: str) -> str:
+    """`text` as one argument of a rule line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _find(name: str) -> str | None:
+    folders = [one for one in os.environ.get("PATH", "").split(":") if one.startswith("/")]
+    for folder in (*folders, *_SYSTEM_FOLDERS):
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def _run(arguments: list[str], what: str, text: str = "") -> str:
+    path = _find(arguments[0])
+    if path is None:
+        msg = f"{what}: {arguments[0]} is not installed"
+        raise IptablesError(Code.INTERNAL, msg, "install the package iptables")
+    try:
+        done = subprocess.run(
+            [path, *arguments[1:]],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_RUN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"{what}: {arguments[0]} took more than {_RUN_SECONDS} s"
+        raise IptablesError(Code.TRY_AGAIN_LATER, msg) from None
+    if done.returncode != 0:
+        locked = done.returncode == _STATUS_LOCKED and "lock" in done.stderr
+        code = Code.TRY_AGAIN_LATER if locked else Code.INTERNAL
+        raise IptablesError(code, f"{what}: {arguments[0]} failed", done.stderr.strip())
+    return done.stdout

@@ -1,0 +1,310 @@
+"""Links: look up, create, change, delete (rtnetlink(7), RTM_*LINK)."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import KernelError
+from .messages import ifinfmsg
+from .netlink import CREATE, RTMGRP_LINK, Netlink, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AF_BRIDGE = 7
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+
+IFF_UP = 0x1
+IFF_PROMISC = 0x100
+
+_EXT_MASK_BRIDGE_VLANS = 1 << 1
+
+GONE = frozenset({errno.ENODEV})
+PRESENT = frozenset({errno.EEXIST})
+
+
+class Link(NamedTuple):
+    """What the plugins read of a link. `peer_index` is IFLA_LINK, `alias` the owner's label."""
+
+    ifindex: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    operstate: str
+    master: int
+    peer_index: int
+    peer_netnsid: int | None
+    alias: str
+    promiscuity: int
+    vlan_filtering: bool
+    hairpin: bool
+    isolated: bool
+
+
+def get(netlink: Netlink, name: str) -> Link | None:
+    """The link of that name, None if there is none. Raises KernelError."""
+    message = _message(attributes=[("IFLA_IFNAME", name)])
+    found = netlink.get(Request(f"look up link {name}", RTM_GETLINK, message, tolerate=GONE))
+    return None if found is None else _link(found)
+
+
+def get_by_index(netlink: Netlink, index: int, netnsid: int | None = None) -> Link | None:
+    """The link with that index, here or in the namespace known here as `netnsid`.
+
+    None if there is none, also when the other namespace is already being taken down.
+    """
+    attributes = [] if netnsid is None else [("IFLA_IF_NETNSID", netnsid)]
+    message = _message(index=index, attributes=attributes)
+    gone = GONE if netnsid is None else frozenset({errno.ENODEV, errno.EINVAL})
+    found = netlink.get(Request(f"look up link {index}", RTM_GETLINK, message, tolerate=gone))
+    return None if found is None else _link(found)
+
+
+def dump(netlink: Netlink, kind: str = "") -> list[Link]:
+    """All links, or those of one kind."""
+    attributes = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})] if kind else []
+    message = _message(attributes=attributes)
+    found = [_link(one) for one in netlink.dump(Request("list the links", RTM_GETLINK, message))]
+    return [one for one in found if not kind or one.kind == kind]
+
+
+def has_ports(netlink: Netlink, bridge: Link) -> bool:
+    """Whether any link has the bridge as its master."""
+    message = _message(attributes=[("IFLA_MASTER", bridge.ifindex)])
+    return bool(netlink.dump(Request(f"list the ports of {bridge.name}", RTM_GETLINK, message)))
+
+
+def create_bridge(netlink: Netlink, name: str, *, mtu: int, mac: str, vlan_filtering: bool) -> None:
+    """Create a bridge, or find that it exists. `mtu` 0 leaves the kernel's. Raises KernelError."""
+    data: list[Any] = [("IFLA_BR_VLAN_FILTERING", 1)] if vlan_filtering else []
+    info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]
+    # A bridge without a fixed address changes it with its ports (W-BR15).
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), *_mtu(mtu)]
+    message = _message(attributes=[*attributes, ("IFLA_LINKINFO", {"attrs": info})])
+    what = f"create bridge {name}"
+    netlink.submit(Request(what, RTM_NEWLINK, message, CREATE, tolerate=PRESENT))
+
+
+def enable_vlan_filtering(name: str) -> Request:
+    """The request that makes a bridge enforce its ports' VLANs."""
+    info = [
+        ("IFLA_INFO_KIND", "bridge"),
+        ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}),
+    ]
+    message = _message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})])
+    return Request(f"turn on VLAN filtering of bridge {name}", RTM_NEWLINK, message)
+
+
+class VethEnd(NamedTuple):
+    """One end of a veth pair to create. The peer's namespace is `netns_fd`; master and up are for
+    the first end: the kernel takes neither for the peer.
+    """
+
+    name: str
+    mac: str = ""
+    netns_fd: int | None = None
+    master: int = 0
+    up: bool = False
+
+
+def create_veth(netlink: Netlink, host: VethEnd, container: VethEnd, *, mtu: int) -> None:
+    """Create a pair in one message, each end in its place. Raises KernelError.
+
+    The kernel refuses to create a peer that is up (ENOTCONN); the host's end can be.
+    """
+    peer = [("IFLA_IFNAME", container.name), *_mtu(mtu)]
+    if container.mac:
+        peer.append(("IFLA_ADDRESS", container.mac))
+    if container.netns_fd is not None:
+        peer.append(("IFLA_NET_NS_FD", container.netns_fd))
+    info = [
+        ("IFLA_INFO_KIND", "veth"),
+        ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}),
+    ]
+    # The reference creates the host's end with a queue length of 0 (K-03).
+    own = [("IFLA_IFNAME", host.name), ("IFLA_TXQLEN", 0), *_mtu(mtu)]
+    if host.mac:
+        own.append(("IFLA_ADDRESS", host.mac))
+    if host.master:
+        own.append(("IFLA_MASTER", host.master))
+    flags = IFF_UP if host.up else 0
+    message = _message(
+        flags=flags, change=flags, attributes=[*own, ("IFLA_LINKINFO", {"attrs": info})]
+    )
+    what = f"create veth pair {host.name} and {container.name}"
+    netlink.submit(Request(what, RTM_NEWLINK, message, CREATE))
+
+
+def change(name: str, *attributes: tuple[str, Any], what: str = "") -> Request:
+    """The request that sets attributes of the link `name`."""
+    message = _message(attributes=[("IFLA_IFNAME", name), *attributes])
+    return Request(what or f"change link {name}", RTM_SETLINK, message)
+
+
+def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request:
+    """The request that labels a bridge's port with its owner and sets its flags (K-08).
+
+    `alias` has at most 255 bytes.
+    """
+    port = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
+    info = [
+        ("IFLA_INFO_SLAVE_KIND", "bridge"),
+        ("IFLA_INFO_SLAVE_DATA", {"attrs": port}),
+    ]
+    attributes = [
+        ("IFLA_IFNAME", name),
+        ("IFLA_IFALIAS", alias),
+        ("IFLA_LINKINFO", {"attrs": info}),
+    ]
+    return Request(f"set up bridge port {name}", RTM_NEWLINK, _message(attributes=attributes))
+
+
+def set_flags(name: str, flags: int, mask: int) -> Request:
+    """The request that sets those of a link's flags that `mask` names."""
+    message = _message(flags=flags, change=mask, attributes=[("IFLA_IFNAME", name)])
+    return Request(f"set the flags of link {name}", RTM_SETLINK, message)
+
+
+def set_up(name: str) -> Request:
+    """The request that sets a link up."""
+    return set_flags(name, IFF_UP, IFF_UP)
+
+
+def delete(netlink: Netlink, name: str) -> bool:
+    """Delete the link `name`; False if there was none. Raises KernelError."""
+    message = _message(attributes=[("IFLA_IFNAME", name)])
+    try:
+        netlink.submit(Request(f"delete link {name}", RTM_DELLINK, message))
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    return True
+
+
+def wait_until_up(netlink: Netlink, name: str, deadline: float) -> Link:
+    """Wait for a link's operational state to be UP: a bridge forwards nothing before that.
+
+    `deadline` is of time.monotonic(). Raises KernelError ETIMEDOUT, or ENODEV if the link vanishes.
+    Asking makes recent kernels settle the state at once; older ones report it in an event.
+    """
+    link = _require(netlink, name)
+    if link.operstate == "UP":
+        return link
+    with Netlink(RTMGRP_LINK) as events:
+        link = _require(netlink, name)
+        if link.operstate == "UP":
+            return link
+        for message in events.events(deadline, _message()):
+            if message["index"] != link.ifindex:
+                continue
+            link = _require(netlink, name)
+            if link.operstate == "UP":
+                return link
+    text = f"its operational state is {link.operstate}, waited until {time.monotonic():.1f} s"
+    raise KernelError(f"wait for link {name} to be up", errno.ETIMEDOUT, text)
+
+
+def bridge_vlans(netlink: Netlink, index: int) -> tuple[tuple[int, int], ...]:
+    """The (vid, flags) on one bridge port."""
+    message = _message(family=AF_BRIDGE, attributes=[("IFLA_EXT_MASK", _EXT_MASK_BRIDGE_VLANS)])
+    for port in netlink.dump(Request("list bridge VLANs", RTM_GETLINK, message)):
+        if port["index"] == index:
+            spec = port.get_attr("IFLA_AF_SPEC")
+            infos = [] if spec is None else spec.get_attrs("IFLA_BRIDGE_VLAN_INFO")
+            return tuple((one["vid"], one["flags"]) for one in infos)
+    return ()
+
+
+BRIDGE_VLAN_PVID = 0x2
+BRIDGE_VLAN_UNTAGGED = 0x4
+_VLAN_RANGE_BEGIN = 0x8
+_VLAN_RANGE_END = 0x10
+
+
+def add_vlans(index: int, name: str, first: int, last: int, flags: int = 0) -> Request:
+    """The request that adds the VLANs `first` to `last` to a port, as one range."""
+    return _vlans(RTM_SETLINK, f"add VLANs {first}-{last} to {name}", index, first, last, flags)
+
+
+def delete_vlans(index: int, name: str, first: int, last: int) -> Request:
+    """The request that takes the VLANs `first` to `last` off a port."""
+    return _vlans(RTM_DELLINK, f"remove VLANs {first}-{last} of {name}", index, first, last, 0)
+
+
+def _vlans(kind: int, what: str, index: int, first: int, last: int, flags: int) -> Request:
+    entries: Sequence[dict[str, int]] = [{"vid": first, "flags": flags}]
+    if last != first:
+        entries = [
+            {"vid": first, "flags": flags | _VLAN_RANGE_BEGIN},
+            {"vid": last, "flags": flags | _VLAN_RANGE_END},
+        ]
+    spec = [("IFLA_BRIDGE_VLAN_INFO", one) for one in entries]
+    message = _message(
+        family=AF_BRIDGE, index=index, attributes=[("IFLA_AF_SPEC", {"attrs": spec})]
+    )
+    return Request(what, kind, message)
+
+
+def _require(netlink: Netlink, name: str) -> Link:
+    link = get(netlink, name)
+    if link is None:
+        raise KernelError(f"look up link {name}", errno.ENODEV)
+    return link
+
+
+def _mtu(mtu: int) -> list[tuple[str, Any]]:
+    return [("IFLA_MTU", mtu)] if mtu else []
+
+
+def _message(
+    *,
+    family: int = 0,
+    index: int = 0,
+    flags: int = 0,
+    change: int = 0,
+    attributes: Sequence[tuple[str, Any]] = (),
+) -> Any:
+    message = ifinfmsg()
+    message["family"] = family
+    message["index"] = index
+    message["flags"] = flags
+    message["change"] = change
+    message["attrs"] = list(attributes)
+    return message
+
+
+def _link(message: Any) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
+    data = info and info.get_attr("IFLA_INFO_DATA")
+    vlan_filtering = bool(kind == "bridge" and data and data.get_attr("IFLA_BR_VLAN_FILTERING"))
+    port = None
+    if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge":
+        port = info.get_attr("IFLA_INFO_SLAVE_DATA")
+    netnsid = message.get_attr("IFLA_LINK_NETNSID")
+    return Link(
+        ifindex=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        up=bool(message["flags"] & IFF_UP),
+        operstate=message.get_attr("IFLA_OPERSTATE") or "UNKNOWN",
+        master=message.get_attr("IFLA_MASTER") or 0,
+        peer_index=message.get_attr("IFLA_LINK") or 0,
+        peer_netnsid=None if netnsid is None or netnsid < 0 else netnsid,
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        promiscuity=message.get_attr("IFLA_PROMISCUITY") or 0,
+        vlan_filtering=vlan_filtering,
+        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
+        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
+    )

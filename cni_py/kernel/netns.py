@@ -1,0 +1,128 @@
+"""Network namespaces: open, identify, enter.
+
+setns(2) moves the calling thread only; a plugin's call runs in one thread, and sockets stay in the
+namespace that they were opened in.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import KernelError, kernel_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
+_SO_NETNS_COOKIE = 71
+_COOKIE_BYTES = 8
+
+
+class Identity(NamedTuple):
+    """What makes two open namespaces the same one (N-05)."""
+
+    device: int
+    inode: int
+
+
+class Netns:
+    """An open network namespace; close it, or use it as a context manager."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+
+    def __enter__(self) -> Netns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+    @property
+    def identity(self) -> Identity:
+        """Device and inode of the namespace's file."""
+        status = os.fstat(self.fd)
+        return Identity(status.st_dev, status.st_ino)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run the block inside the namespace, then come back. Raises KernelError."""
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self.fd, f"enter the network namespace {self.path}")
+            try:
+                yield
+            finally:
+                _setns(home, "return to the own network namespace")
+        finally:
+            os.close(home)
+
+
+def open_netns(path: str) -> Netns | None:
+    """Open `path`; None where there is no namespace (any more): missing, or an ordinary file.
+
+    A bind mount that was taken off leaves an empty file behind, which is as gone as no file (W-G4).
+    Raises KernelError for anything else, such as EACCES.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ELOOP):
+            return None
+        raise kernel_error(f"open the network namespace {path}", error) from error
+    try:
+        if fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+            return Netns(fd, path)
+    except OSError:
+        # Not a namespace file at all (ENOTTY).
+        pass
+    os.close(fd)
+    return None
+
+
+def own_identity() -> Identity:
+    """The calling thread's namespace."""
+    status = os.stat(_OWN)
+    return Identity(status.st_dev, status.st_ino)
+
+
+def cookie() -> int | None:
+    """The number of the namespace that the thread is in, unique until the next boot.
+
+    Inodes are reused as soon as a namespace is gone; cookies are not. None before Linux 5.14.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            value = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE_BYTES)
+    except OSError:
+        return None
+    return int.from_bytes(value, "little" if _LITTLE_ENDIAN else "big")
+
+
+_LITTLE_ENDIAN = socket.htons(1) != 1
+
+
+def _setns(fd: int, what: str) -> None:
+    if hasattr(os, "setns"):
+        try:
+            os.setns(fd, _CLONE_NEWNET)
+        except OSError as error:
+            raise kernel_error(what, error) from error
+        return
+    # Python 3.11 has no os.setns.
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) != 0:
+        raise KernelError(what, ctypes.get_errno())

@@ -1,0 +1,94 @@
+"""nftables through libnftables' Python binding: JSON in, one transaction a call (libnftables(3)).
+
+A context works in the network namespace that it was opened in.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import Any
+
+from cni_py.spec.errors import CniError, Code
+
+from .errors import KernelError
+
+Command = dict[str, Any]
+
+# Set elements carry comments of up to 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN).
+COMMENT_BYTES = 120
+
+_ERRNO_BY_TEXT = {
+    os.strerror(number): number
+    for number in (
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.EBUSY,
+        errno.EPERM,
+        errno.EOPNOTSUPP,
+        errno.EINVAL,
+        errno.ENOMEM,
+        errno.ENFILE,
+    )
+}
+
+
+class Nftables:
+    """A libnftables context."""
+
+    def __init__(self) -> None:
+        """Raises CniError 999 when the library is not installed."""
+        try:
+            from nftables import Nftables as Library
+
+            self._library = Library()
+        except (ImportError, OSError) as error:
+            msg = f"nftables is not available: {error}"
+            raise CniError(Code.INTERNAL, msg, "install the package libnftables1") from error
+
+    def apply(self, what: str, *commands: Command) -> None:
+        """Carry out all commands in one transaction, or none. Raises KernelError."""
+        text = json.dumps({"nftables": commands})
+        status, _, errors = self._run_json(text)
+        if status != 0:
+            raise _error(what, errors)
+
+    def listed(self, what: str, command: Command) -> list[dict[str, Any]] | None:
+        """The objects that a `list` command gives; None if there is no such thing."""
+        status, output, errors = self._run_json(json.dumps({"nftables": [command]}))
+        if status == 0:
+            objects: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
+            return objects
+        error = _error(what, errors)
+        if error.errno == errno.ENOENT:
+            return None
+        raise error
+
+    def element(self, table: str, name: str, key: str) -> str | None:
+        """The listing of one element of a set or map; None if it is not in it.
+
+        libnftables has no JSON form of this query before 1.0.8: the caller looks for its own label.
+        """
+        self._library.set_json_output(False)
+        status, output, errors = self._library.cmd(f"get element {table} {name} {{ {key} }}")
+        if status == 0:
+            listing: str = output
+            return listing
+        error = _error(f"look up {key} in {table} {name}", errors)
+        if error.errno == errno.ENOENT:
+            return None
+        raise error
+
+    def _run_json(self, text: str) -> tuple[int, str, str]:
+        self._library.set_json_output(True)
+        status, output, errors = self._library.cmd(text)
+        return status, output, errors
+
+
+def _error(what: str, errors: str) -> KernelError:
+    first = errors.strip().splitlines()[0] if errors.strip() else "no message"
+    number = next(
+        (number for text, number in _ERRNO_BY_TEXT.items() if text in errors), errno.EPROTO
+    )
+    return KernelError(what, number, first)

@@ -1,0 +1,102 @@
+"""Routes (rtnetlink(7), RTM_*ROUTE)."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cni_py.spec.addresses import default_route
+
+from .messages import rtmsg
+from .netlink import NLM_F_CREATE, Netlink, Request
+
+if TYPE_CHECKING:
+    from cni_py.spec.addresses import IP, Cidr
+    from cni_py.spec.results import Route
+
+RTM_NEWROUTE = 24
+RTM_GETROUTE = 26
+
+MAIN_TABLE = 254
+_PROTO_BOOT = 3
+_TYPE_UNICAST = 1
+_SCOPE_UNIVERSE = 0
+_ONE_BYTE_TABLES = 256
+_FLAG_CLONED = 0x200
+
+
+class KernelRoute(NamedTuple):
+    """One route as the kernel has it."""
+
+    destination: Cidr
+    gateway: IP | None
+    priority: int
+    table: int
+    scope: int
+    mtu: int
+    advmss: int
+
+
+def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
+    """The request that adds `route` through the link; `gateway` is the next hop it ends up with.
+
+    `mtu` and `advmss` are programmed as metrics (W-G9). A second route to the same destination is
+    added beside the first, as the reference does (K-05).
+    """
+    destination = route.dst.network
+    message = rtmsg()
+    message["family"] = _family(route.dst.version)
+    message["dst_len"] = destination.prefixlen
+    message["proto"] = _PROTO_BOOT
+    message["type"] = _TYPE_UNICAST
+    table = MAIN_TABLE if route.table is None else route.table
+    message["table"] = table if table < _ONE_BYTE_TABLES else 0
+    message["scope"] = _SCOPE_UNIVERSE if route.scope is None else route.scope
+    attributes: list[tuple[str, Any]] = [("RTA_DST", str(destination.network_address))]
+    attributes.append(("RTA_OIF", index))
+    if gateway is not None:
+        attributes.append(("RTA_GATEWAY", str(gateway)))
+    if table >= _ONE_BYTE_TABLES:
+        attributes.append(("RTA_TABLE", table))
+    if route.priority:
+        attributes.append(("RTA_PRIORITY", route.priority))
+    metrics = [("RTAX_MTU", route.mtu)] if route.mtu else []
+    if route.advmss:
+        metrics.append(("RTAX_ADVMSS", route.advmss))
+    if metrics:
+        attributes.append(("RTA_METRICS", {"attrs": metrics}))
+    message["attrs"] = attributes
+    via = "" if gateway is None else f" via {gateway}"
+    return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, NLM_F_CREATE)
+
+
+def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
+    """The routes of all tables through one link, without cached ones. Raises KernelError."""
+    found: list[Any] = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        message = rtmsg()
+        message["family"] = family
+        message["attrs"] = [("RTA_OIF", index)]
+        found.extend(netlink.dump(Request("list the routes", RTM_GETROUTE, message)))
+    own = (one for one in found if one.get_attr("RTA_OIF") == index)
+    return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _route(message: Any) -> KernelRoute:
+    anywhere = default_route(4 if message["family"] == socket.AF_INET else 6).ip
+    gateway = message.get_attr("RTA_GATEWAY")
+    metrics = message.get_attr("RTA_METRICS")
+    return KernelRoute(
+        destination=ip_interface(f"{message.get_attr('RTA_DST') or anywhere}/{message['dst_len']}"),
+        gateway=None if gateway is None else ip_address(gateway),
+        priority=message.get_attr("RTA_PRIORITY") or 0,
+        table=message.get_attr("RTA_TABLE") or message["table"],
+        scope=message["scope"],
+        mtu=(metrics and metrics.get_attr("RTAX_MTU")) or 0,
+        advmss=(metrics and metrics.get_attr("RTAX_ADVMSS")) or 0,
+    )

@@ -1,0 +1,496 @@
+"""bridge: give a container an interface on a Linux bridge (plugins.md 3.1)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.ipam import delegation
+from cni_py.kernel import addresses as kernel_addresses
+from cni_py.kernel import links, sysctl
+from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netns import open_netns
+from cni_py.spec.addresses import cidr, default_route, is_default
+from cni_py.spec.args import load_args
+from cni_py.spec.config import IpamType, PluginConfig
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import validate_device_name
+from cni_py.spec.results import Interface, IPConfig, Result, Route
+from cni_py.spec.versions import FAMILY_020
+
+from . import bridge_device, interface, masquerade, spoof_check, veth
+from .hardware_address import parse_mac
+from .teardown import Teardown, undone_on_failure
+from .veth import Sides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from cni_py.kernel.links import Link
+    from cni_py.spec.addresses import Cidr
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+
+NAME = "bridge"
+
+_MAX_VLAN = 4094
+_MIN_MTU, _MAX_MTU = 68, 65535
+_PORT_UP_SECONDS = 2.5
+# The places of the entries in `interfaces`.
+_BRIDGE, _HOST, _CONTAINER = range(3)
+
+
+class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Tagged VLANs: the range from minID to maxID, the one id, or both."""
+
+    min_id: int | None = msgspec.field(default=None, name="minID")
+    max_id: int | None = msgspec.field(default=None, name="maxID")
+    id: int | None = None
+
+
+class _Mac(msgspec.Struct, frozen=True, kw_only=True):
+    mac: str = ""
+
+
+class _Args(msgspec.Struct, frozen=True, kw_only=True):
+    cni: _Mac = _Mac()
+
+
+class Config(PluginConfig, frozen=True, kw_only=True):
+    """bridge's configuration; without an IPAM type the container's interface has no address."""
+
+    bridge: str = "cni0"
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    ip_masq_backend: str | None = None
+    mtu: int = 0
+    hairpin_mode: bool = False
+    promisc_mode: bool = False
+    vlan: int = 0
+    vlan_trunk: tuple[VlanTrunk, ...] | None = None
+    preserve_default_vlan: bool = False
+    macspoofchk: bool = False
+    enabledad: bool = False
+    disable_container_interface: bool = False
+    port_isolation: bool = False
+    ipam: IpamType = IpamType()
+    args: _Args = _Args()
+    runtime_config: _Mac = _Mac()
+
+
+DelConfig = Config
+
+
+class _Plan(NamedTuple):
+    """What the configuration asks for, checked."""
+
+    mac: str
+    trunk: tuple[tuple[int, int], ...]
+    gateway: bool
+    backend: str
+
+    def tagged(self, config: Config) -> bool:
+        """Whether the port has VLANs."""
+        return bool(config.vlan or self.trunk)
+
+
+def add(call: Call[Config]) -> Result:
+    """Connect the container, address it, and make the host its gateway as configured."""
+    config, attachment = call.config, call.attachment
+    plan = _plan(call)
+    with ExitStack() as stack:
+        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
+        host = stack.enter_context(Netlink())
+        with container.entered():
+            inside = stack.enter_context(Netlink())
+        sides = Sides(host, inside, container)
+        bridge = stack.enter_context(_bridge(host, config))
+        veth.create(
+            sides,
+            attachment,
+            mac=plan.mac,
+            mtu=config.mtu,
+            master=bridge.ifindex,
+            stale=lambda: delete(call),
+        )
+        with undone_on_failure(lambda: delete(call)):
+            port, eth = _set_up_port(sides, call, plan)
+            result = _l2_result(call, bridge, port, eth)
+            if config.macspoofchk:
+                spoof_check.set_up(attachment, eth.mac)
+            if config.ipam.type:
+                result = _configure(sides, bridge, port, call, plan, result)
+            elif not config.disable_container_interface:
+                inside.submit(links.set_up(eth.name))
+                links.wait_until_up(host, port.name, time.monotonic() + _PORT_UP_SECONDS)
+        return result
+
+
+def delete(call: Call[Config]) -> None:
+    """Undo an ADD, as much of it as is there. The address goes last: it may be given out again."""
+    config, attachment = call.config, call.attachment
+    addresses = () if call.prev_result is None else _addresses(call.prev_result)
+    teardown = Teardown()
+    found = False
+    with teardown.step(), Netlink() as host:
+        container = open_netns(call.netns) if call.netns else None
+        with ExitStack() as stack:
+            if container is not None:
+                stack.enter_context(container)
+            found = veth.delete(host, attachment, container)
+    if config.macspoofchk:
+        with teardown.step():
+            spoof_check.tear_down(attachment, thorough=not found)
+    if config.ip_masq and config.ipam.type:
+        with teardown.step():
+            backend = config.ip_masq_backend
+            masquerade.tear_down(attachment, addresses, backend, thorough=not found)
+    if config.ipam.type:
+        with teardown.step():
+            delegation.ipam_delete(call.request, config.ipam.type)
+    teardown.finish()
+
+
+def check(call: Call[Config]) -> None:
+    """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
+    config, attachment = call.config, call.attachment
+    plan = _plan(call)
+    if config.ipam.type:
+        delegation.ipam_check(call.request, config.ipam.type)
+    result = interface.previous(call)
+    index = result.container_interface(call.ifname, call.netns)
+    if index is None:
+        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
+        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    with ExitStack() as stack:
+        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
+        host = stack.enter_context(Netlink())
+        with container.entered():
+            inside = stack.enter_context(Netlink())
+        bridge = _check_bridge(host, config, result)
+        eth = interface.check_link(inside, result.interfaces[index], "veth")
+        port = _check_port(host, bridge, eth, call, plan)
+        if not config.disable_container_interface:
+            interface.require_same(f"state of interface {eth.name}", "up", _state(eth))
+        interface.check_addresses(inside, eth, result, index)
+        interface.check_routes(inside, eth, result.routes)
+        if plan.gateway and config.ipam.type:
+            _check_gateways(host, bridge, config, result)
+    if config.macspoofchk and port.name == attachment.host_ifname:
+        spoof_check.check(attachment, eth.mac)
+    if config.ip_masq and config.ipam.type:
+        masquerade.check(attachment, _addresses(result), plan.backend)
+
+
+def status(call: Call[Config]) -> None:
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    config = call.config
+    try:
+        _plan(call)
+        if config.macspoofchk:
+            masquerade.choose_backend(masquerade.NFTABLES)
+        with Netlink() as host:
+            have = links.get(host, config.bridge)
+        if have is not None and have.kind != "bridge":
+            msg = f'"{config.bridge}" already exists but is not a bridge'
+            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"it is of kind {have.kind}")
+    except CniError as error:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    if config.ipam.type:
+        delegation.ipam_status(call.request, config.ipam.type)
+
+
+def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
+    """Remove what belongs to the network and to none of the attachments that live."""
+    config = call.config
+    alive = {one.key for one in valid}
+    teardown = Teardown()
+    with teardown.step(), Netlink() as host:
+        for link in veth.of_network(host, call.request.network):
+            if link.alias.split(",")[0] not in alive:
+                with teardown.step():
+                    links.delete(host, link.name)
+    if config.macspoofchk:
+        with teardown.step():
+            spoof_check.collect(call.request.network, valid)
+    if config.ip_masq:
+        with teardown.step():
+            masquerade.collect(call.request.network, valid)
+    if config.ipam.type:
+        with teardown.step():
+            delegation.ipam_gc(call.request, config.ipam.type, valid)
+    teardown.finish()
+
+
+# The configuration.
+
+
+def _plan(call: Call[Config]) -> _Plan:
+    """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
+    config = call.config
+    validate_device_name(config.bridge, "bridge")
+    if config.hairpin_mode and config.promisc_mode:
+        msg = "cannot set hairpin mode and promiscuous mode at the same time"
+        raise CniError(Code.INVALID_CONFIG, msg, "hairpinMode and promiscMode are both true")
+    if config.ipam.type and config.disable_container_interface:
+        msg = "cannot use IPAM when DisableContainerInterface flag is set"
+        raise CniError(Code.INVALID_CONFIG, msg, f'ipam.type is "{config.ipam.type}"')
+    if not 0 <= config.vlan <= _MAX_VLAN:
+        msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
+        raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
+    if config.mtu and not _MIN_MTU <= config.mtu <= _MAX_MTU:
+        msg = f"invalid mtu {config.mtu}"
+        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
+        msg = "cannot convert: no valid IP addresses"
+        details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    gateway = config.is_gateway or config.is_default_gateway
+    if gateway and config.vlan and config.ipam.type:
+        bridge_device.vlan_interface_name(config.bridge, config.vlan)
+    masquerades = config.ip_masq and config.ipam.type
+    backend = masquerade.choose_backend(config.ip_masq_backend) if masquerades else ""
+    return _Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
+
+
+def _mac(call: Call[Config]) -> str:
+    """The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1)."""
+    asked = load_args(call.args, ("MAC",))
+    sources = (
+        ("runtimeConfig.mac", call.config.runtime_config.mac),
+        ("args.cni.mac", call.config.args.cni.mac),
+        ("CNI_ARGS MAC", asked.get("MAC", "")),
+    )
+    return next((parse_mac(text, source) for source, text in sources if text), "")
+
+
+def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:
+    """The union of the entries as ascending ranges that neither touch nor overlap."""
+    vids: set[int] = set()
+    for position, one in enumerate(configured):
+        vids.update(_vids(one, f"vlanTrunk[{position}]"))
+    ranges: list[tuple[int, int]] = []
+    for vid in sorted(vids):
+        if ranges and ranges[-1][1] == vid - 1:
+            ranges[-1] = (ranges[-1][0], vid)
+        else:
+            ranges.append((vid, vid))
+    return tuple(ranges)
+
+
+def _vids(one: VlanTrunk, path: str) -> set[int]:
+    lowest, highest = one.min_id, one.max_id
+    problem = ""
+    if lowest is None and highest is not None:
+        problem = "minID and maxID should be configured simultaneously, minID is missing"
+    elif highest is None and lowest is not None:
+        problem = "minID and maxID should be configured simultaneously, maxID is missing"
+    elif lowest is not None and not 1 <= lowest <= _MAX_VLAN:
+        problem = "incorrect trunk minID parameter"
+    elif highest is not None and not 1 <= highest <= _MAX_VLAN:
+        problem = "incorrect trunk maxID parameter"
+    elif lowest is not None and highest is not None and highest < lowest:
+        problem = "minID is greater than maxID in trunk parameter"
+    elif one.id is not None and not 1 <= one.id <= _MAX_VLAN:
+        problem = "incorrect trunk id parameter"
+    if problem:
+        details = f"{path} has minID {lowest}, maxID {highest}, id {one.id}: 1 to {_MAX_VLAN}"
+        raise CniError(Code.INVALID_CONFIG, problem, details)
+    vids = set() if one.id is None else {one.id}
+    return vids if lowest is None or highest is None else vids | set(range(lowest, highest + 1))
+
+
+# ADD.
+
+
+def _bridge(host: Netlink, config: Config) -> AbstractContextManager[Link]:
+    return bridge_device.ensured(
+        host,
+        config.bridge,
+        mtu=config.mtu,
+        vlan_filtering=bool(config.vlan) or config.vlan_trunk is not None,
+        promiscuous=config.promisc_mode,
+    )
+
+
+def _set_up_port(sides: Sides, call: Call[Config], plan: _Plan) -> tuple[Link, Link]:
+    """Label the host's end, set its bridge port; returns both ends as they are now."""
+    config, name = call.config, call.attachment.host_ifname
+    sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
+    sides.host.submit(
+        links.set_port(
+            name,
+            veth.labelled(call.attachment),
+            hairpin=config.hairpin_mode,
+            isolated=config.port_isolation,
+        )
+    )
+    port = _require(sides.host, name)
+    if plan.tagged(config):
+        keep = config.preserve_default_vlan
+        bridge_device.tag_port(sides.host, port, config.vlan, plan.trunk, keep_default=keep)
+    return port, _require(sides.inside, call.ifname)
+
+
+def _l2_result(call: Call[Config], bridge: Link, port: Link, eth: Link) -> Result:
+    interfaces = (
+        Interface(bridge.name, bridge.mac),
+        Interface(port.name, port.mac),
+        Interface(eth.name, eth.mac, sandbox=call.netns),
+    )
+    return Result(interfaces=interfaces, dns=call.config.dns)
+
+
+def _configure(
+    sides: Sides, bridge: Link, port: Link, call: Call[Config], plan: _Plan, l2: Result
+) -> Result:
+    """Everything that has to do with addresses."""
+    config = call.config
+    decided = delegation.ipam_add(call.request, config.ipam.type)
+    if not decided.ips:
+        msg = "IPAM plugin returned missing IP config"
+        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
+    result = _with_gateways(config, plan, l2, decided)
+    eth = _require(sides.inside, call.ifname)
+    with sides.container.entered():
+        interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
+    interface.configure(sides.inside, eth, result, _CONTAINER, detect_duplicates=config.enabledad)
+    if plan.gateway:
+        holder = _gateway_holder(sides.host, bridge, config)
+        gateways = _gateways(result)
+        bridge_device.ensure_gateways(sides.host, holder, gateways, force=config.force_address)
+        if holder.name != bridge.name:
+            added = Interface(holder.name, holder.mac)
+            result = msgspec.structs.replace(result, interfaces=(*result.interfaces, added))
+    links.wait_until_up(sides.host, port.name, time.monotonic() + _PORT_UP_SECONDS)
+    if plan.backend:
+        masquerade.set_up(call.attachment, _addresses(result), plan.backend)
+    if plan.gateway:
+        _enable_forwarding({one.version for one in _gateways(result)})
+    interface.announce(sides.container, eth, result)
+    return result
+
+
+def _with_gateways(config: Config, plan: _Plan, l2: Result, decided: Result) -> Result:
+    """IPAM's result with the container's interface, the gateways, and the default routes."""
+    ips = []
+    routes = list(decided.routes)
+    for one in decided.ips:
+        gateway = one.gateway
+        if gateway is None and plan.gateway:
+            gateway = one.address.network.network_address + 1
+        ips.append(IPConfig(one.address, gateway, _CONTAINER))
+        has_default = any(
+            route.gw is not None
+            and is_default(route.dst)
+            and route.dst.version == one.address.version
+            for route in routes
+        )
+        if config.is_default_gateway and not has_default:
+            routes.append(Route(default_route(one.address.version), gateway))
+    dns = config.dns or decided.dns
+    return Result(l2.interfaces, tuple(ips), tuple(routes), dns)
+
+
+def _gateway_holder(host: Netlink, bridge: Link, config: Config) -> Link:
+    if not config.vlan:
+        return bridge
+    keep = config.preserve_default_vlan
+    return bridge_device.ensure_vlan_interface(host, bridge, config.vlan, keep_default=keep)
+
+
+def _gateways(result: Result) -> list[Cidr]:
+    """The gateways with their subnets' prefixes, IPv4 first, each once."""
+    found: dict[Cidr, None] = {}
+    for version in (4, 6):
+        for one in result.ips:
+            if one.gateway is not None and one.address.version == version:
+                found[cidr(one.gateway, one.address.network.prefixlen)] = None
+    return list(found)
+
+
+def _enable_forwarding(versions: set[int]) -> None:
+    if 4 in versions:
+        sysctl.ensure("net/ipv4/ip_forward", "1")
+    if 6 in versions:
+        sysctl.ensure("net/ipv6/conf/all/forwarding", "1")
+
+
+def _addresses(result: Result) -> tuple[Cidr, ...]:
+    """The container's addresses."""
+    return tuple(one.address for one in result.ips if one.interface in (None, _CONTAINER))
+
+
+def _require(netlink: Netlink, name: str) -> Link:
+    link = links.get(netlink, name)
+    if link is None:
+        msg = f"interface {name} vanished while it was being set up"
+        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    return link
+
+
+# CHECK.
+
+
+def _check_bridge(host: Netlink, config: Config, result: Result) -> Link:
+    entry = next(
+        (one for one in result.interfaces if one.name == config.bridge and not one.sandbox), None
+    )
+    if entry is None:
+        names = ", ".join(one.name for one in result.interfaces) or "no interface"
+        msg = f"bridge {config.bridge} is not in prevResult"
+        raise CniError(Code.INTERNAL, msg, f"prevResult has {names}")
+    bridge = interface.check_link(host, entry, "bridge")
+    interface.require_same(f"state of bridge {bridge.name}", "up", _state(bridge))
+    if config.promisc_mode and not bridge.promiscuity:
+        raise interface.differs(f"promiscMode of bridge {bridge.name}", "true", "false")
+    if (config.vlan or config.vlan_trunk is not None) and not bridge.vlan_filtering:
+        raise interface.differs(f"VLAN filtering of bridge {bridge.name}", "on", "off")
+    return bridge
+
+
+def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan: _Plan) -> Link:
+    config = call.config
+    port = links.get_by_index(host, eth.peer_index)
+    if port is None or port.peer_index != eth.ifindex or port.kind != "veth":
+        raise interface.differs(f"host end of interface {eth.name}", "a veth", "none")
+    name = f"host end {port.name}"
+    interface.require_same(f"bridge of {name}", bridge.ifindex, port.master)
+    interface.require_same(f"hairpinMode of {name}", config.hairpin_mode, port.hairpin)
+    interface.require_same(f"portIsolation of {name}", config.port_isolation, port.isolated)
+    if config.mtu:
+        interface.require_same(f"mtu of interface {eth.name}", config.mtu, eth.mtu)
+        interface.require_same(f"mtu of {name}", config.mtu, port.mtu)
+    if plan.tagged(config):
+        have = {vid for vid, _ in links.bridge_vlans(host, port.ifindex)}
+        wanted = {vid for first, last in plan.trunk for vid in range(first, last + 1)}
+        wanted.add(config.vlan or 1)
+        if not wanted <= have:
+            missing = ", ".join(map(str, sorted(wanted - have)))
+            raise interface.differs(f"VLANs of {name}", f"also {missing}", f"{sorted(have)}")
+    return port
+
+
+def _check_gateways(host: Netlink, bridge: Link, config: Config, result: Result) -> None:
+    name = bridge.name
+    if config.vlan:
+        name = bridge_device.vlan_interface_name(bridge.name, config.vlan)
+    holder = links.get(host, name)
+    if holder is None:
+        raise interface.differs(f"interface {name} of the gateway", "present", "missing")
+    have = {one.address for one in kernel_addresses.dump(host, holder.ifindex)}
+    for gateway in _gateways(result):
+        if gateway not in have:
+            listed = ", ".join(sorted(map(str, have))) or "none"
+            raise interface.differs(f"gateway address of {name}", str(gateway), listed)
+
+
+def _state(link: Link) -> str:
+    return "up" if link.up else "down"

@@ -1,0 +1,203 @@
+"""The bridge itself: create or verify it, and keep the gateways' addresses on it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from hashlib import sha512
+from typing import TYPE_CHECKING
+
+from cni_py.kernel import addresses, links, sysctl
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.links import Link, VethEnd
+from cni_py.kernel.netns import own_identity
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cni_py.kernel.netlink import Netlink
+    from cni_py.spec.addresses import Cidr
+
+_STATE_DIR = "/run/cni-py"
+
+_LOCALLY_ADMINISTERED = 0x02
+_MULTICAST = 0x01
+_MAC_BYTES = 6
+_IFNAME_BYTES = 15
+
+
+@contextmanager
+def ensured(
+    host: Netlink, name: str, *, mtu: int, vlan_filtering: bool, promiscuous: bool
+) -> Iterator[Link]:
+    """The bridge `name`, up, while the block runs. Raises CniError.
+
+    If the block fails, a bridge that was created for it goes again, unless another call is using
+    it: each holds a shared lock, and only the last one can have it alone.
+    """
+    lock = _open_lock(name)
+    try:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        created = links.get(host, name) is None
+        try:
+            yield _ensure(
+                host, name, mtu=mtu, vlan_filtering=vlan_filtering, promiscuous=promiscuous
+            )
+        except BaseException:
+            if created and lock is not None:
+                _delete_unused(host, name, lock)
+            raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _ensure(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool, promiscuous: bool) -> Link:
+    """Create the bridge or adapt it.
+
+    Its hardware address is chosen here and stays (W-BR15); VLAN filtering is turned on where it is
+    needed and off (W-BR6); router advertisements are not accepted (CVE-2020-10749).
+    """
+    bridge = links.get(host, name)
+    if bridge is None:
+        links.create_bridge(host, name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering)
+        bridge = links.get(host, name)
+    if bridge is None:
+        raise KernelError(f"look up bridge {name}", errno.ENODEV)
+    if bridge.kind != "bridge":
+        msg = f'"{name}" already exists but is not a bridge'
+        kind = bridge.kind or "physical"
+        details = f'it is of kind "{kind}": set the key "bridge" to another name'
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    requests = []
+    if vlan_filtering and not bridge.vlan_filtering:
+        requests.append(links.enable_vlan_filtering(name))
+    if promiscuous and not bridge.promiscuity:
+        requests.append(links.set_flags(name, links.IFF_PROMISC, links.IFF_PROMISC))
+    if not bridge.up:
+        sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
+        requests.append(links.set_up(name))
+    host.submit(*requests)
+    return bridge
+
+
+def _open_lock(name: str) -> int | None:
+    """A lock file for the bridge of this namespace; None where there is no place for one."""
+    own = own_identity()
+    path = os.path.join(_STATE_DIR, f"bridge.{own.inode}.{name}.lock")
+    try:
+        os.makedirs(_STATE_DIR, 0o755, exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
+def _delete_unused(host: Netlink, name: str, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    bridge = links.get(host, name)
+    if bridge is not None and bridge.kind == "bridge" and not links.has_ports(host, bridge):
+        links.delete(host, name)
+
+
+def ensure_vlan_interface(host: Netlink, bridge: Link, vlan: int, *, keep_default: bool) -> Link:
+    """`<bridge>.<vlan>`: the host's own interface in that VLAN of the bridge, up.
+
+    A veth pair, whose other end is a port of the bridge with that VLAN. Two calls that create it at
+    once both succeed (W-BR11).
+    """
+    name = vlan_interface_name(bridge.name, vlan)
+    # Its port's name is derived from its own, and always fits.
+    port = f"veth{sha512(name.encode()).hexdigest()[: _IFNAME_BYTES - len('veth')]}"
+    have = links.get(host, name)
+    if have is None:
+        try:
+            links.create_veth(host, VethEnd(name), VethEnd(port), mtu=bridge.mtu)
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        have = links.get(host, name)
+    peer = links.get(host, port)
+    if have is None or peer is None or have.kind != "veth":
+        msg = f'"{name}" already exists but is not an interface of bridge {bridge.name}'
+        raise CniError(Code.INTERNAL, msg, "a gateway in a VLAN needs that name")
+    sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
+    sysctl.write_if_present(f"net/ipv6/conf/{port}/accept_ra", "0")
+    host.submit(
+        links.change(port, ("IFLA_MASTER", bridge.ifindex), what=f"enslave {port}"),
+        links.set_up(port),
+        links.set_up(name),
+    )
+    tag_port(host, peer, vlan, (), keep_default=keep_default)
+    return have
+
+
+def vlan_interface_name(bridge: str, vlan: int) -> str:
+    """Raises CniError 7 when the name does not fit."""
+    name = f"{bridge}.{vlan}"
+    if len(os.fsencode(name)) > _IFNAME_BYTES:
+        msg = f'bridge "{bridge}" is too long a name for a gateway in VLAN {vlan}'
+        details = f"the interface {name} would have more than {_IFNAME_BYTES} bytes"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    return name
+
+
+def tag_port(
+    host: Netlink, port: Link, vlan: int, trunk: Iterable[tuple[int, int]], *, keep_default: bool
+) -> None:
+    """Set the port's VLANs: `vlan` untagged, the ranges of `trunk` tagged (plugins.md 3.1.2).
+
+    Without `vlan` a trunk port keeps VLAN 1 as its untagged one.
+    """
+    ranges = tuple(trunk)
+    requests = []
+    if not keep_default:
+        for vid, _ in links.bridge_vlans(host, port.ifindex):
+            requests.append(links.delete_vlans(port.ifindex, port.name, vid, vid))
+    untagged = links.BRIDGE_VLAN_PVID | links.BRIDGE_VLAN_UNTAGGED
+    requests += [links.add_vlans(port.ifindex, port.name, *one) for one in ranges]
+    own = vlan or 1
+    if vlan or ranges:
+        requests.append(links.add_vlans(port.ifindex, port.name, own, own, untagged))
+    host.submit(*requests)
+
+
+def ensure_gateways(host: Netlink, link: Link, gateways: Iterable[Cidr], *, force: bool) -> None:
+    """Give the link each gateway address; `force` replaces one that is in the way. Raises CniError.
+
+    For IPv4 any other address is in the way, for IPv6 one of an overlapping subnet.
+    """
+    have = [one.address for one in addresses.dump(host, link.ifindex)]
+    wanted = list(gateways)
+    for gateway in wanted:
+        if gateway in have:
+            continue
+        for other in have:
+            if other.version != gateway.version or other in wanted:
+                continue
+            if other.version == 6 and not other.network.overlaps(gateway.network):
+                continue
+            if not force:
+                msg = f'"{link.name}" already has an IP address different from {gateway}'
+                details = f"it has {other}; forceAddress replaces it"
+                raise CniError(Code.INTERNAL, msg, details)
+            gone = frozenset({errno.EADDRNOTAVAIL})
+            host.submit(addresses.delete(link.ifindex, link.name, other, gone))
+        flags = addresses.IFA_F_NODAD if gateway.version == 6 else 0
+        request = addresses.add(
+            link.ifindex, link.name, gateway, flags=flags, tolerate=links.PRESENT
+        )
+        host.submit(request)
+
+
+def random_mac() -> str:
+    """A locally administered unicast address."""
+    first, *rest = os.urandom(_MAC_BYTES)
+    first = (first | _LOCALLY_ADMINISTERED) & ~_MULTICAST
+    return ":".join(f"{one:02x}" for one in (first, *rest))

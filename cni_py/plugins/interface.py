@@ -1,0 +1,174 @@
+"""The container's interface: give it what IPAM decided, and compare it with that again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cni_py.kernel import addresses, links, neighbours, routes, sysctl
+from cni_py.kernel.errors import KernelError
+from cni_py.spec.addresses import is_default
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni_py.kernel.links import Link
+    from cni_py.kernel.netlink import Netlink
+    from cni_py.kernel.netns import Netns
+    from cni_py.kernel.routes import KernelRoute
+    from cni_py.spec.addresses import IP
+    from cni_py.spec.call import Call
+    from cni_py.spec.results import Interface, Result, Route
+
+_DAD_SECONDS = 10.0
+
+
+def require_netns(call: Call[Any], opened: Netns | None) -> Netns:
+    """The container's namespace, for the verbs that need one. Raises CniError 4."""
+    if opened is None:
+        msg = f'CNI_NETNS "{call.netns}" is not a network namespace'
+        details = "the path does not exist, or nothing is mounted there"
+        raise CniError(Code.INVALID_ENVIRONMENT, msg, details)
+    return opened
+
+
+def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
+    """Set the parameters of an interface that is not up yet; the thread is in its namespace.
+
+    Router advertisements are not accepted: any neighbour can send them (CVE-2020-10749). Duplicate
+    address detection would cost a second and find nothing that IPAM does not know.
+    """
+    if any(one.address.version == 6 for one in result.ips):
+        for name in ("lo", ifname):
+            sysctl.ensure(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        sysctl.write(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1")
+    sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_ra", "0")
+    detect = "1" if detect_duplicates else "0"
+    if detect_duplicates:
+        sysctl.write_if_present(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
+    sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_dad", detect)
+    sysctl.write_if_present(f"net/ipv4/conf/{ifname}/arp_notify", "1")
+
+
+def configure(
+    netlink: Netlink, link: Link, result: Result, index: int, *, detect_duplicates: bool
+) -> None:
+    """Addresses, up, routes, as one batch. Raises KernelError.
+
+    `index` is the interface's place in `result.interfaces`: other entries' addresses are left.
+    """
+    flags = 0 if detect_duplicates else addresses.IFA_F_NODAD
+    own = [one for one in result.ips if one.interface == index]
+    gateways: dict[int, IP] = {}
+    for one in own:
+        if one.gateway is not None:
+            gateways.setdefault(one.address.version, one.gateway)
+    requests = [
+        addresses.add(
+            link.ifindex,
+            link.name,
+            one.address,
+            flags=flags if one.address.version == 6 else 0,
+        )
+        for one in own
+    ]
+    requests.append(links.set_up(link.name))
+    requests += [
+        routes.add(link.ifindex, link.name, one, one.gw or gateways.get(one.dst.version))
+        for one in result.routes
+    ]
+    netlink.submit(*requests)
+    if detect_duplicates and any(one.address.version == 6 for one in own):
+        addresses.wait_until_settled(netlink, link, time.monotonic() + _DAD_SECONDS)
+
+
+def announce(container: Netns, link: Link, result: Result) -> None:
+    """Tell the neighbours of the new addresses; that nobody hears it is no reason to fail."""
+    try:
+        with container.entered():
+            neighbours.announce(link.name, link.mac, (one.address.ip for one in result.ips))
+    except KernelError as error:
+        sys.stderr.write(f"cni-py: {error}\n")
+
+
+def previous(call: Call[Any]) -> Result:
+    """The previous result that CHECK compares with. Raises CniError 7."""
+    if call.prev_result is None:
+        raise CniError(Code.INVALID_CONFIG, "Required prevResult missing")
+    return call.prev_result
+
+
+def check_link(netlink: Netlink, expected: Interface, kind: str) -> Link:
+    """The link that a result's entry describes. Raises CniError naming what differs."""
+    link = links.get(netlink, expected.name)
+    where = expected.sandbox or "the host"
+    if link is None:
+        raise differs(f"interface {expected.name} in {where}", "present", "missing")
+    require_same(f"kind of interface {expected.name}", kind, link.kind)
+    if expected.mac:
+        require_same(f"mac of interface {expected.name}", expected.mac.lower(), link.mac)
+    return link
+
+
+def check_addresses(netlink: Netlink, link: Link, result: Result, index: int) -> None:
+    """Whether the link has the result's addresses for it (W-G10, W-G21)."""
+    have = {one.address for one in addresses.dump(netlink, link.ifindex)}
+    for one in result.ips:
+        if one.interface in (None, index) and one.address not in have:
+            listed = ", ".join(sorted(str(other) for other in have)) or "none"
+            raise differs(f"address of interface {link.name}", str(one.address), listed)
+
+
+def check_routes(netlink: Netlink, link: Link, expected: Sequence[Route]) -> None:
+    """Whether each route is there, with the metric, table and scope that were asked for (W-G9).
+
+    A default route may have got another next hop from a later plugin of the chain (C-02).
+    """
+    have = routes.dump(netlink, link.ifindex) if expected else []
+    for route in expected:
+        if not any(_fits(one, route) for one in have):
+            same = [one for one in have if one.destination.network == route.dst.network]
+            listed = "; ".join(map(_describe, same)) or "no such route"
+            raise differs(f"route {route.dst} of interface {link.name}", _wanted(route), listed)
+
+
+def differs(what: str, expected: str, found: str) -> CniError:
+    """CHECK's answer: which field differs, and how."""
+    return CniError(Code.INTERNAL, f"{what} differs", f"expected {expected}, found {found}")
+
+
+def require_same(what: str, expected: object, found: object) -> None:
+    """Raises CniError unless the two are equal."""
+    if expected != found:
+        raise differs(what, str(expected), str(found))
+
+
+def _fits(have: KernelRoute, route: Route) -> bool:
+    if have.destination.network != route.dst.network:
+        return False
+    gateway = route.gw is None or is_default(route.dst) or have.gateway == route.gw
+    table = have.table == (routes.MAIN_TABLE if route.table is None else route.table)
+    scope = route.scope is None or route.dst.version == 6 or have.scope == route.scope
+    priority = not route.priority or have.priority == route.priority
+    mtu = not route.mtu or have.mtu == route.mtu
+    advmss = not route.advmss or have.advmss == route.advmss
+    return gateway and table and scope and priority and mtu and advmss
+
+
+def _wanted(route: Route) -> str:
+    parts = {
+        "via": route.gw,
+        "table": route.table,
+        "metric": route.priority or None,
+        "mtu": route.mtu or None,
+        "advmss": route.advmss or None,
+        "scope": route.scope,
+    }
+    return " ".join(f"{key} {value}" for key, value in parts.items() if value is not None) or "any"
+
+
+def _describe(have: KernelRoute) -> str:
+    via = "" if have.gateway is None else f"via {have.gateway} "
+    return f"{via}table {have.table} metric {have.priority} scope {have.scope}"

@@ -1,0 +1,337 @@
+"""Masquerading: what leaves a network for elsewhere gets the host's address (plugins.md 2.13).
+
+The nftables backend is one table with static chains, and per container only elements of two maps:
+
+    table inet cni_py {
+      map masq4 { type ipv4_addr : verdict }       # 10.1.2.2 comment "<owner>" : goto masq_<hash>
+      map masq6 { type ipv6_addr : verdict }
+      chain postrouting {
+        type nat hook postrouting priority srcnat
+        ip saddr vmap @masq4
+        ip6 saddr vmap @masq6
+      }
+      chain masq_<hash> {                          # one a network and subnet
+        ip daddr { 10.1.2.0/24, 224.0.0.0/4 } return
+        masquerade
+      }
+    }
+
+The iptables backend writes what the reference writes: its chains, rules and comments.
+"""
+
+from __future__ import annotations
+
+import errno
+from hashlib import sha512
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Any
+
+from cni_py.kernel import iptables
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, Nftables
+from cni_py.spec.attachment import network_key
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cni_py.spec.addresses import Cidr
+    from cni_py.spec.attachment import Attachment
+
+NFTABLES, IPTABLES = "nftables", "iptables"
+
+_FAMILY, _TABLE = "inet", "cni_py"
+_PRIORITY_SRCNAT = 100
+_PROTOCOL = {4: "ip", 6: "ip6"}
+_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+_MULTICAST = {4: ip_interface("224.0.0.0/4"), 6: ip_interface("ff00::/8")}
+_CHAIN_DIGITS = 16
+_IPTABLES_CHAIN_BYTES = 28
+_REFERENCE_TABLE, _REFERENCE_CHAIN = "cni_plugins_masquerade", "masq_checks"
+
+
+def choose_backend(configured: str | None) -> str:
+    """`ipMasqBackend`, else nftables where its library is, else iptables. Raises CniError 7."""
+    if configured in (NFTABLES, IPTABLES):
+        return configured
+    if configured:
+        msg = f'unknown ipmasq backend "{configured}"'
+        raise CniError(Code.INVALID_CONFIG, msg, f'ipMasqBackend is "{NFTABLES}" or "{IPTABLES}"')
+    try:
+        Nftables()
+    except CniError:
+        if iptables.available(4):
+            return IPTABLES
+        raise
+    return NFTABLES
+
+
+def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
+    """Masquerade what comes from `addresses` and goes outside their subnets. Raises CniError."""
+    if backend == NFTABLES:
+        _add_elements(Nftables(), attachment, addresses)
+    else:
+        for version in sorted({one.version for one in addresses}):
+            _add_chain(attachment, [one for one in addresses if one.version == version], version)
+
+
+def tear_down(
+    attachment: Attachment, addresses: Sequence[Cidr], backend: str | None, *, thorough: bool
+) -> None:
+    """Remove the attachment's masquerading, found by its labels.
+
+    `addresses` are the attachment's as far as known: without them the maps are searched. `thorough`
+    also looks for what another backend or the reference plugin has left.
+    """
+    if thorough or backend in (None, NFTABLES):
+        nft = Nftables()
+        _delete_elements(nft, attachment, addresses)
+        if thorough:
+            _delete_reference_rules(nft, attachment)
+    if thorough or backend == IPTABLES:
+        for version in (4, 6):
+            if iptables.available(version):
+                _delete_chain(attachment, addresses, version)
+
+
+def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
+    """Whether every address is masqueraded. Raises CniError naming the first that is not."""
+    for one in addresses:
+        if backend == NFTABLES:
+            listing = _element(Nftables(), one)
+            there = listing is not None and _is_of(listing, attachment)
+        else:
+            chain = _iptables_chain(attachment)
+            jumps = iptables.rules(one.version, "nat", "POSTROUTING") or []
+            there = any(f"-s {one.ip}/" in line and f"-j {chain}" in line for line in jumps)
+        if not there:
+            msg = f"masquerading of {one.ip} differs"
+            raise CniError(Code.INTERNAL, msg, f"expected a rule of {backend}, found none")
+
+
+def collect(network: str, valid: frozenset[Attachment]) -> None:
+    """Remove the nftables elements of the network's attachments that are not in `valid`."""
+    nft = Nftables()
+    prefix = f"{network_key(network)}-"
+    alive = tuple(one.key for one in valid)
+    for version in (4, 6):
+        for address, comment in _elements(nft, version):
+            if comment.startswith(prefix) and not comment.startswith(alive):
+                _delete_element(nft, version, address)
+
+
+# nftables.
+
+
+def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
+    """Create the elements; make what they stand on, or replace a stale owner's, when refused.
+
+    The first attempt is all that happens once the network's chain exists. A refused transaction
+    costs the kernel's grace period (12 ms), so nothing is tried that usually fails.
+    """
+    what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
+    elements = [_element_command("create", attachment, one) for one in addresses]
+    try:
+        nft.apply(what, *elements)
+    except KernelError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST):
+            raise
+    else:
+        return
+    stale = [_key_command("delete", one) for one in addresses if _element(nft, one) is not None]
+    nft.apply(what, *_base(), *_chains(attachment, addresses), *stale, *elements)
+
+
+def _base() -> list[Command]:
+    """The table, the maps, and the chain that looks addresses up in them."""
+    commands: list[Command] = [{"add": {"table": {"family": _FAMILY, "name": _TABLE}}}]
+    lookups = []
+    for version, protocol in _PROTOCOL.items():
+        described = {"type": _ADDRESS_TYPE[version], "map": "verdict"}
+        commands.append({"add": {"map": {**_named(f"masq{version}"), **described}}})
+        key = {"payload": {"protocol": protocol, "field": "saddr"}}
+        lookups.append(_rule("postrouting", {"vmap": {"key": key, "data": f"@masq{version}"}}))
+    chain = {
+        **_named("postrouting"),
+        "type": "nat",
+        "hook": "postrouting",
+        "prio": _PRIORITY_SRCNAT,
+        "policy": "accept",
+    }
+    # Flushed and filled again in the same transaction: adding alone would double the rules.
+    return [
+        *commands,
+        {"add": {"chain": chain}},
+        {"flush": {"chain": _named("postrouting")}},
+        *lookups,
+    ]
+
+
+def _chains(attachment: Attachment, addresses: Iterable[Cidr]) -> list[Command]:
+    commands: list[Command] = []
+    for one in addresses:
+        name = _chain(attachment, one)
+        subnets = [one.network, _MULTICAST[one.version].network]
+        inside = {
+            "match": {
+                "op": "==",
+                "left": {"payload": {"protocol": _PROTOCOL[one.version], "field": "daddr"}},
+                "right": {"set": [_prefix(subnet) for subnet in subnets]},
+            }
+        }
+        comment = f"net: {attachment.network}, subnet: {one.network}"
+        commands += [
+            {"add": {"chain": {**_named(name), "comment": comment[:COMMENT_BYTES]}}},
+            {"flush": {"chain": _named(name)}},
+            _rule(name, inside, {"return": None}),
+            _rule(name, {"masquerade": None}),
+        ]
+    return commands
+
+
+def _prefix(subnet: Any) -> dict[str, Any]:
+    return {"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}
+
+
+def _chain(attachment: Attachment, address: Cidr) -> str:
+    """One chain a network and subnet; the hash keeps the name within nftables' letters."""
+    identity = f"{attachment.network}\0{address.network}".encode()
+    return f"masq_{sha512(identity).hexdigest()[:_CHAIN_DIGITS]}"
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"family": _FAMILY, "table": _TABLE, "name": name}
+
+
+def _rule(chain: str, *statements: dict[str, Any]) -> Command:
+    rule = {"family": _FAMILY, "table": _TABLE, "chain": chain, "expr": list(statements)}
+    return {"add": {"rule": rule}}
+
+
+def _element_command(verb: str, attachment: Attachment, address: Cidr) -> Command:
+    key = {"elem": {"val": str(address.ip), "comment": attachment.label(COMMENT_BYTES)}}
+    verdict = {"goto": {"target": _chain(attachment, address)}}
+    return {verb: {"element": {**_named(f"masq{address.version}"), "elem": [[key, verdict]]}}}
+
+
+def _key_command(verb: str, address: Cidr) -> Command:
+    name = _named(f"masq{address.version}")
+    return {verb: {"element": {**name, "elem": [str(address.ip)]}}}
+
+
+def _element(nft: Nftables, address: Cidr) -> str | None:
+    return nft.element(f"{_FAMILY} {_TABLE}", f"masq{address.version}", str(address.ip))
+
+
+def _is_of(listing: str, attachment: Attachment) -> bool:
+    return f'comment "{attachment.key}' in listing
+
+
+def _delete_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
+    if addresses:
+        for one in addresses:
+            listing = _element(nft, one)
+            if listing is not None and _is_of(listing, attachment):
+                _delete_element(nft, one.version, str(one.ip))
+        return
+    for version in (4, 6):
+        for address, comment in _elements(nft, version):
+            if comment.startswith(attachment.key):
+                _delete_element(nft, version, address)
+
+
+def _delete_element(nft: Nftables, version: int, address: str) -> None:
+    command = {"delete": {"element": {**_named(f"masq{version}"), "elem": [address]}}}
+    try:
+        nft.apply(f"stop masquerading {address}", command)
+    except KernelError as error:
+        # Another DEL was faster.
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _elements(nft: Nftables, version: int) -> list[tuple[str, str]]:
+    """The (address, comment) of every element."""
+    command = {"list": {"map": _named(f"masq{version}")}}
+    found = []
+    for item in nft.listed("list the masqueraded addresses", command) or ():
+        for key, _ in item.get("map", {}).get("elem", ()):
+            if isinstance(key, dict) and "comment" in key.get("elem", {}):
+                found.append((key["elem"]["val"], key["elem"]["comment"]))
+    return found
+
+
+def _delete_reference_rules(nft: Nftables, attachment: Attachment) -> None:
+    """The reference plugin's own nftables rules: one a container, with the same label (2.13)."""
+    where = {"family": _FAMILY, "table": _REFERENCE_TABLE}
+    command = {"list": {"chain": {**where, "name": _REFERENCE_CHAIN}}}
+    for item in nft.listed("list the reference plugin's rules", command) or ():
+        rule = item.get("rule", {})
+        if rule.get("comment", "").startswith(attachment.key):
+            handle = {**where, "chain": _REFERENCE_CHAIN, "handle": rule["handle"]}
+            nft.apply("delete the reference plugin's rule", {"delete": {"rule": handle}})
+
+
+# iptables.
+
+
+def _iptables_chain(attachment: Attachment) -> str:
+    digest = sha512(f"{attachment.network}{attachment.container_id}".encode()).hexdigest()
+    return f"CNI-{digest}"[:_IPTABLES_CHAIN_BYTES]
+
+
+def _comment(attachment: Attachment) -> str:
+    """The reference's comment: `name: "<network>" id: "<container id>"` (H-03)."""
+    text = f'name: "{attachment.network}" id: "{attachment.container_id}"'
+    return f"-m comment --comment {iptables.quoted(text)}"
+
+
+def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) -> None:
+    chain, comment = _iptables_chain(attachment), _comment(attachment)
+    what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
+    multicast = _MULTICAST[version].network
+    accept = [f"-A {chain} -d {one.network} {comment} -j ACCEPT" for one in addresses]
+    masquerade = f"-A {chain} ! -d {multicast} {comment} -j MASQUERADE"
+    jumps = [f"-A POSTROUTING -s {one.ip} {comment} -j {chain}" for one in addresses]
+    try:
+        iptables.restore(version, "nat", [f"-N {chain}", *accept, masquerade, *jumps], what)
+    except iptables.IptablesError:
+        have = iptables.rules(version, "nat", chain)
+        if have is None:
+            raise
+        # The chain's name has no interface in it: another interface of the container is using it,
+        # or a crash left it. Its rules stay, ours go before its masquerading.
+        present = {line.split(" -d ")[1].split()[0] for line in have if " -d " in line}
+        missing = [
+            line.replace(f"-A {chain}", f"-I {chain} 1")
+            for line, one in zip(accept, addresses, strict=True)
+            if str(one.network) not in present
+        ]
+        end = [] if any("MASQUERADE" in line for line in have) else [masquerade]
+        iptables.restore(version, "nat", [*missing, *end, *jumps], what)
+
+
+def _delete_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) -> None:
+    """Remove the attachment's jumps, and the chain when no other interface's jump is left."""
+    chain = _iptables_chain(attachment)
+    jumps = [
+        line
+        for line in iptables.rules(version, "nat", "POSTROUTING") or ()
+        if line.endswith(f"-j {chain}")
+    ]
+    own = {str(one.ip) for one in addresses if one.version == version}
+    mine = [line for line in jumps if _source(line) in own] if own else jumps
+    what = f"stop masquerading container {attachment.container_id}"
+    deletions = [line.replace("-A POSTROUTING", "-D POSTROUTING", 1) for line in mine]
+    if len(mine) < len(jumps):
+        if deletions:
+            iptables.restore(version, "nat", deletions, what)
+    elif jumps or iptables.rules(version, "nat", chain) is not None:
+        last = [f"-F {chain}", f"-X {chain}"]
+        iptables.restore(version, "nat", [*deletions, *last], what)
+
+
+def _source(line: str) -> str:
+    """The address after `-s` in a rule line."""
+    fields = line.split()
+    return str(ip_address(fields[fields.index("-s") + 1].split("/")[0])) if "-s" in fields else ""

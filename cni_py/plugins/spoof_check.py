@@ -1,0 +1,161 @@
+"""MAC spoof protection: a port sends with its container's hardware address, or not at all.
+
+table bridge cni_py {
+set guarded { type ifname }                       # "veth1234" comment "<owner>"
+set genuine { type ifname . ether_addr }          # "veth1234" . 02:00:...  comment "<owner>"
+chain prerouting {
+type filter hook prerouting priority -300
+iifname @guarded iifname . ether saddr != @genuine drop
+}
+}
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, Nftables
+from cni_py.spec.attachment import network_key
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from cni_py.spec.attachment import Attachment
+
+_WHERE = {"family": "bridge", "table": "cni_py"}
+_GUARDED, _GENUINE = "guarded", "genuine"
+_PRIORITY_FIRST = -300
+_IIFNAME: dict[str, Any] = {"meta": {"key": "iifname"}}
+_SOURCE: dict[str, Any] = {"payload": {"protocol": "ether", "field": "saddr"}}
+
+# The reference plugin's (plugins.md 2.14): a chain pair a container, in a table of its own.
+_REFERENCE = {"family": "bridge", "table": "nat"}
+
+
+def set_up(attachment: Attachment, mac: str) -> None:
+    """Let the attachment's host end pass frames from `mac` only. Raises CniError."""
+    nft = Nftables()
+    what = f"guard {attachment.host_ifname} against spoofing"
+    elements = [
+        _element("create", attachment, _GUARDED, attachment.host_ifname),
+        _element("create", attachment, _GENUINE, {"concat": [attachment.host_ifname, mac]}),
+    ]
+    try:
+        nft.apply(what, *elements)
+    except KernelError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST):
+            raise
+        _delete_elements(nft, attachment)
+        nft.apply(what, *_base(), *elements)
+
+
+def tear_down(attachment: Attachment, *, thorough: bool) -> None:
+    """Forget the attachment's port; `thorough` also removes the reference plugin's chains."""
+    nft = Nftables()
+    _delete_elements(nft, attachment)
+    if thorough:
+        _delete_reference_chains(nft, attachment)
+
+
+def check(attachment: Attachment, mac: str) -> None:
+    """Whether the port is guarded. Raises CniError."""
+    nft = Nftables()
+    name = attachment.host_ifname
+    for set_name, key in ((_GUARDED, f'"{name}"'), (_GENUINE, f'"{name}" . {mac}')):
+        if nft.element("bridge cni_py", set_name, key) is None:
+            msg = f"spoof protection of {name} differs"
+            details = f"expected {key} in the set {set_name}, found none"
+            raise CniError(Code.INTERNAL, msg, details)
+
+
+def collect(network: str, valid: frozenset[Attachment]) -> None:
+    """Forget the ports of the network's attachments that are not in `valid`."""
+    nft = Nftables()
+    prefix = f"{network_key(network)}-"
+    alive = tuple(one.key for one in valid)
+    for set_name in (_GUARDED, _GENUINE):
+        for key, comment in _elements(nft, set_name):
+            if comment.startswith(prefix) and not comment.startswith(alive):
+                _delete(nft, set_name, key)
+
+
+def _base() -> list[Command]:
+    types: dict[str, Any] = {_GUARDED: "ifname", _GENUINE: ["ifname", "ether_addr"]}
+    sets = [{"add": {"set": {**_WHERE, "name": name, "type": of}}} for name, of in types.items()]
+    chain = {
+        **_WHERE,
+        "name": "prerouting",
+        "type": "filter",
+        "hook": "prerouting",
+        "prio": _PRIORITY_FIRST,
+        "policy": "accept",
+    }
+    guarded = {"match": {"op": "==", "left": _IIFNAME, "right": f"@{_GUARDED}"}}
+    spoofed = {
+        "match": {
+            "op": "!=",
+            "left": {"concat": [_IIFNAME, _SOURCE]},
+            "right": f"@{_GENUINE}",
+        }
+    }
+    rule = {**_WHERE, "chain": "prerouting", "expr": [guarded, spoofed, {"drop": None}]}
+    return [
+        {"add": {"table": {"family": _WHERE["family"], "name": _WHERE["table"]}}},
+        *sets,
+        {"add": {"chain": chain}},
+        {"flush": {"chain": {**_WHERE, "name": "prerouting"}}},
+        {"add": {"rule": rule}},
+    ]
+
+
+def _element(verb: str, attachment: Attachment, set_name: str, value: Any) -> Command:
+    labelled = {"elem": {"val": value, "comment": attachment.label(COMMENT_BYTES)}}
+    return {verb: {"element": {**_WHERE, "name": set_name, "elem": [labelled]}}}
+
+
+def _delete_elements(nft: Nftables, attachment: Attachment) -> None:
+    """The port's own elements; the hardware address is known only from the set itself."""
+    name = attachment.host_ifname
+    if nft.element("bridge cni_py", _GUARDED, f'"{name}"') is None:
+        return
+    for key, _ in _elements(nft, _GENUINE):
+        if isinstance(key, dict) and key.get("concat", [""])[0] == name:
+            _delete(nft, _GENUINE, key)
+    _delete(nft, _GUARDED, name)
+
+
+def _delete(nft: Nftables, set_name: str, key: Any) -> None:
+    command = {"delete": {"element": {**_WHERE, "name": set_name, "elem": [key]}}}
+    try:
+        nft.apply(f"remove {key} of the set {set_name}", command)
+    except KernelError as error:
+        # Another DEL was faster.
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _elements(nft: Nftables, set_name: str) -> list[tuple[Any, str]]:
+    """The (key, comment) of every element."""
+    command = {"list": {"set": {**_WHERE, "name": set_name}}}
+    listed = nft.listed(f"list the set {set_name}", command) or ()
+    elements = [one for item in listed for one in item.get("set", {}).get("elem", ())]
+    labelled = (one["elem"] for one in elements if isinstance(one, dict) and "elem" in one)
+    return [(one["val"], one.get("comment", "")) for one in labelled]
+
+
+def _delete_reference_chains(nft: Nftables, attachment: Attachment) -> None:
+    """The jump and the two chains that the reference plugin made for the container."""
+    reference = f"{attachment.container_id}-{attachment.ifname}"
+    command = {"list": {"chain": {**_REFERENCE, "name": "PREROUTING"}}}
+    commands: list[Command] = []
+    for item in nft.listed("list the reference plugin's jumps", command) or ():
+        rule = item.get("rule", {})
+        if rule.get("comment") == f"macspoofchk-{reference}":
+            jump = {**_REFERENCE, "chain": "PREROUTING", "handle": rule["handle"]}
+            commands.append({"delete": {"rule": jump}})
+    if commands:
+        chains = (f"cni-br-iface-{reference}", f"cni-br-iface-{reference}-mac")
+        named = [{"chain": {**_REFERENCE, "name": name}} for name in chains]
+        commands += [{"flush": one} for one in named] + [{"delete": one} for one in named]
+        nft.apply(f"remove the reference plugin's spoof check of {reference}", *commands)

@@ -1,0 +1,239 @@
+"""One executable's life: environment and stdin in, a result or an error out (spec.md 2).
+
+Only what a verb needs is imported: VERSION and a refused environment touch neither the plugin nor
+the parser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+
+from . import __version__
+from .spec import versions
+from .spec.environment import VERBS, read_environment
+from .spec.errors import CniError, Code, cni_error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from .spec.call import Plugin, Request
+    from .spec.environment import Environment
+    from .spec.results import Result
+
+
+class Executable(NamedTuple):
+    """Where a plugin's code is, and the oldest protocol version that it speaks."""
+
+    module: str
+    since: str = versions.ALL[0]
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The protocol versions of the plugin, oldest first."""
+        return versions.starting_from(self.since)
+
+
+EXECUTABLES: Mapping[str, Executable] = {
+    "bridge": Executable("cni_py.plugins.bridge"),
+    "host-local": Executable("cni_py.ipam.host_local"),
+    "loopback": Executable("cni_py.plugins.loopback"),
+    "static": Executable("cni_py.ipam.static"),
+}
+
+_STDIN, _STDOUT, _STDERR = range(3)
+_INDENT = 4
+
+
+def main(name: str) -> int:
+    """Run the plugin `name` as a process of its own; returns the exit status."""
+    output = _claim_stdout()
+    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGINT, _interrupted)
+    return run(name, os.environ, _STDIN, output)
+
+
+def run(name: str, environ: Mapping[str, str], stdin: int, stdout: int) -> int:
+    """Carry out one call: read `stdin`, write one JSON document at most to `stdout`.
+
+    Returns the exit status. Nothing is raised: what is not a CniError is reported as code 999, with
+    the traceback on stderr.
+    """
+    version = versions.NEWEST
+    try:
+        if not environ.get("CNI_COMMAND"):
+            return _about(name)
+        environment = read_environment(environ)
+        if environment.verb == "VERSION":
+            _write(stdout, _version_document(name))
+            return 0
+        request = _read(environment, environ, stdin)
+        if environment.verb not in VERBS:
+            msg = f"unknown CNI_COMMAND: {environment.verb}"
+            raise CniError(Code.INVALID_ENVIRONMENT, msg, f"one of {', '.join(sorted(VERBS))}")
+        request = _gated(name, request)
+        version = request.cni_version
+        _carry_out(_plugin(name), request, stdout)
+    except BaseException as error:  # noqa: BLE001 - every failure becomes the one document
+        _report(error, version, stdout)
+        return 1
+    return 0
+
+
+def _claim_stdout() -> int:
+    """Keep stdout for the one document; whatever else prints goes to stderr (O-06)."""
+    output = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    return output
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    """The runtime gives up: unwind, so that an ADD undoes itself."""
+    signal.signal(number, signal.SIG_IGN)
+    raise CniError(Code.TRY_AGAIN_LATER, f"interrupted by {signal.Signals(number).name}")
+
+
+def _about(name: str) -> int:
+    """What the executable is, for a person who runs it (O-02)."""
+    listed = ", ".join(EXECUTABLES[name].versions)
+    text = f"CNI plugin {name} v{__version__}\nCNI protocol versions supported: {listed}\n"
+    os.write(_STDERR, text.encode())
+    return 0
+
+
+def _version_document(name: str) -> bytes:
+    """VERSION's answer: one line (VR-02, O-05)."""
+    supported = list(EXECUTABLES[name].versions)
+    document = {"cniVersion": versions.NEWEST, "supportedVersions": supported}
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _read(environment: Environment, environ: Mapping[str, str], stdin: int) -> Request:
+    from .spec.call import read_request
+
+    try:
+        with os.fdopen(os.dup(stdin), "rb") as file:
+            data = file.read()
+    except OSError as error:
+        msg = f"error reading from stdin: {error.strerror}"
+        raise CniError(Code.IO_FAILURE, msg) from error
+    return read_request(environment, environ, data)
+
+
+def _gated(name: str, request: Request) -> Request:
+    from .spec.call import gate_version
+
+    return gate_version(request, EXECUTABLES[name].versions)
+
+
+def _plugin(name: str) -> Plugin:
+    return cast("Plugin", import_module(EXECUTABLES[name].module))
+
+
+def _carry_out(plugin: Plugin, request: Request, stdout: int) -> None:
+    from .spec.call import typed_call
+
+    verb = request.environment.verb
+    if verb == "ADD":
+        _refuse_own_netns(request)
+        _print_result(plugin, request, plugin.add(typed_call(request, plugin.Config)), stdout)
+    elif verb == "DEL":
+        _delete(plugin, request)
+    elif verb == "CHECK":
+        plugin.check(typed_call(request, plugin.Config))
+    elif verb == "STATUS":
+        plugin.status(typed_call(request, plugin.Config))
+    else:
+        _collect(plugin, request)
+
+
+def _print_result(plugin: Plugin, request: Request, result: Result, stdout: int) -> None:
+    """Print in the configuration's version; what cannot be reported is undone (W-G8)."""
+    from .plugins.teardown import undone_on_failure
+    from .spec.conversion import to_wire
+
+    with undone_on_failure(lambda: _teardown(plugin, request)):
+        document = to_wire(result, request.cni_version)
+        try:
+            _write(stdout, json.dumps(document, indent=_INDENT).encode())
+        except OSError as error:
+            msg = f"error writing the result to stdout: {error.strerror}"
+            raise CniError(Code.IO_FAILURE, msg) from error
+
+
+def _teardown(plugin: Plugin, request: Request) -> None:
+    from .spec.call import typed_call
+
+    request = request._replace(environment=request.environment._replace(verb="DEL"))
+    plugin.delete(typed_call(request, plugin.DelConfig))
+
+
+def _delete(plugin: Plugin, request: Request) -> None:
+    """A CNI_NETNS that has become the plugin's own counts as gone, and code 8 says so (N-06).
+
+    A process id that was given out again leads there: nothing in it is the container's.
+    """
+    if not _is_own_netns(request):
+        _teardown(plugin, request)
+        return
+    environment = request.environment._replace(netns="")
+    _teardown(plugin, request._replace(environment=environment))
+    raise _own_netns_error(request)
+
+
+def _refuse_own_netns(request: Request) -> None:
+    if _is_own_netns(request):
+        raise _own_netns_error(request)
+
+
+def _is_own_netns(request: Request) -> bool:
+    from .kernel.netns import open_netns, own_identity
+
+    if request.environment.may_share_netns or not request.environment.netns:
+        return False
+    opened = open_netns(request.environment.netns)
+    if opened is None:
+        return False
+    with opened:
+        return opened.identity == own_identity()
+
+
+def _own_netns_error(request: Request) -> CniError:
+    msg = "plugin's netns and netns from CNI_NETNS should not be the same"
+    return CniError(Code.INVALID_NETNS, msg, f"CNI_NETNS is {request.environment.netns}")
+
+
+def _collect(plugin: Plugin, request: Request) -> None:
+    """Without a list nothing is known to live or not, and nothing is removed (G-07)."""
+    from .spec.call import typed_call, valid_attachments
+
+    valid = valid_attachments(request)
+    if valid is not None:
+        plugin.gc(typed_call(request, plugin.DelConfig), valid)
+
+
+def _report(error: BaseException, version: str, stdout: int) -> None:
+    """Print the CNI error; a defect's traceback goes to stderr."""
+    reported = cni_error_of(error)
+    if not isinstance(error, CniError):
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    document: dict[str, Any] = {"cniVersion": version, "code": reported.code, "msg": reported.msg}
+    if reported.details:
+        document["details"] = reported.details
+    text = json.dumps(document, indent=_INDENT)
+    try:
+        _write(stdout, text.encode())
+    except OSError as unwritten:
+        sys.stderr.write(f"cni-py: cannot write the error to stdout: {unwritten}\n{text}\n")
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
