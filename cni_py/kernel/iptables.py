@@ -21,6 +21,8 @@ _RUN_SECONDS = 30
 _PREFIX = {4: "iptables", 6: "ip6tables"}
 # iptables(8): 4 is a resource problem, which is what a held lock is reported as.
 _STATUS_LOCKED = 4
+# The last is what iptables-nft says of a chain in a table that does not exist at all.
+_NO_SUCH_CHAIN = ("No chain/target/match", "does not exist", "is incompatible, use 'nft' tool")
 
 
 class IptablesError(CniError):
@@ -45,7 +47,7 @@ def rules(version: int, table: str, chain: str) -> list[str] | None:
     try:
         output = _run(arguments, f"list the chain {chain}")
     except IptablesError as error:
-        if any(text in error.details for text in ("No chain/target/match", "does not exist")):
+        if any(text in error.details for text in _NO_SUCH_CHAIN):
             return None
         raise
     return [line for line in output.splitlines() if line.startswith("-A ")]

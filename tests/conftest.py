@@ -1,0 +1,35 @@
+"""Fixtures for every test that touches a kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.host import BIN, Host
+from fixtures.leaks import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A fresh host. What the test leaves attached is taken down, and then nothing may be left."""
+    _require_tools()
+    host = Host.start()
+    try:
+        yield host
+        host.delete_all()
+        assert leaks(host) == []
+    finally:
+        host.close()
+
+
+def _require_tools() -> None:
+    missing = [one for one in ("unshare", "nsenter", "ip", "nft", "iptables", "busybox")
+        if shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]  # fmt: skip
+    assert not missing, f"not installed: {', '.join(missing)}; `make test` installs them"
+    assert (BIN / "bridge").exists(), f"no executables in {BIN}; `make bin` installs them"
