@@ -75,24 +75,24 @@ def dump(netlink: Netlink, index: int, version: int = 0) -> list[Address]:
     ]
 
 
-def wait_until_settled(netlink: Netlink, link: Link, deadline: float) -> None:
+def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: float) -> None:
     """Wait for the end of duplicate address detection on a link (`deadline` of time.monotonic()).
 
-    Raises KernelError: EADDRINUSE for an address that another host has, ETIMEDOUT.
+    `events` is of the same namespace and has joined RTMGRP_IPV6_IFADDR before the addresses were
+    added. Raises KernelError: EADDRINUSE for an address that another host has, ETIMEDOUT.
     """
-    with Netlink(RTMGRP_IPV6_IFADDR) as events:
-        reports = events.events(deadline, ifaddrmsg())
-        while True:
-            have = dump(netlink, link.ifindex, 6)
-            for one in have:
-                if one.flags & IFA_F_DADFAILED:
-                    what = f"use address {one.address} on {link.name}"
-                    raise KernelError(what, errno.EADDRINUSE, "duplicate address detection")
-            if not any(one.flags & IFA_F_TENTATIVE for one in have):
-                return
-            if next(reports, None) is None:
-                what = f"wait for duplicate address detection on {link.name}"
-                raise KernelError(what, errno.ETIMEDOUT)
+    reports = events.events(deadline, ifaddrmsg())
+    while True:
+        have = dump(netlink, link.ifindex, 6)
+        for one in have:
+            if one.flags & IFA_F_DADFAILED:
+                what = f"use address {one.address} on {link.name}"
+                raise KernelError(what, errno.EADDRINUSE, "duplicate address detection")
+        if not any(one.flags & IFA_F_TENTATIVE for one in have):
+            return
+        if next(reports, None) is None:
+            what = f"wait for duplicate address detection on {link.name}"
+            raise KernelError(what, errno.ETIMEDOUT)
 
 
 _FAMILY = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}

@@ -18,7 +18,7 @@ from .errors import KernelError, kernel_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_OWN = "/proc/thread-self/ns/net"
+OWN = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 _SO_NETNS_COOKIE = 71
@@ -58,7 +58,7 @@ class Netns:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Run the block inside the namespace, then come back. Raises KernelError."""
-        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(self.fd, f"enter the network namespace {self.path}")
             try:
@@ -93,7 +93,7 @@ def open_netns(path: str) -> Netns | None:
 
 def own_identity() -> Identity:
     """The calling thread's namespace."""
-    status = os.stat(_OWN)
+    status = os.stat(OWN)
     return Identity(status.st_dev, status.st_ino)
 
 

@@ -135,7 +135,8 @@ def add(call: Call[Config]) -> Result:
 def delete(call: Call[Config]) -> None:
     """Undo an ADD, as much of it as is there. The address goes last: it may be given out again."""
     config, attachment = call.config, call.attachment
-    addresses = () if call.prev_result is None else _addresses(call.prev_result)
+    prev = call.prev_result
+    addresses: Sequence[Cidr] = () if prev is None else _addresses(prev)
     teardown = Teardown()
     found = False
     with teardown.step(), Netlink() as host:
@@ -143,6 +144,8 @@ def delete(call: Call[Config]) -> None:
         with ExitStack() as stack:
             if container is not None:
                 stack.enter_context(container)
+                if config.ip_masq and not addresses:
+                    addresses = interface.addresses_inside(container, call.ifname)
             found = veth.delete(host, attachment, container)
     if config.macspoofchk:
         with teardown.step():
@@ -361,7 +364,10 @@ def _configure(
     eth = _require(sides.inside, call.ifname)
     with sides.container.entered():
         interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
-    interface.configure(sides.inside, eth, result, _CONTAINER, detect_duplicates=config.enabledad)
+    if config.enabledad:
+        interface.configure_detecting_duplicates(sides, eth, result, _CONTAINER)
+    else:
+        interface.configure(sides, eth, result, _CONTAINER)
     if plan.gateway:
         holder = _gateway_holder(sides.host, bridge, config)
         gateways = _gateways(result)

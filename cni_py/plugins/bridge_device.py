@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cni_py.kernel import addresses, links, sysctl
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.links import Link, VethEnd
-from cni_py.kernel.netns import own_identity
+from cni_py.kernel.netns import OWN
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.addresses import Cidr
-
-_STATE_DIR = "/run/cni-py"
 
 _LOCALLY_ADMINISTERED = 0x02
 _MULTICAST = 0x01
@@ -38,10 +36,8 @@ def ensured(
     If the block fails, a bridge that was created for it goes again, unless another call is using
     it: each holds a shared lock, and only the last one can have it alone.
     """
-    lock = _open_lock(name)
+    lock = _open_lock()
     try:
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_SH)
         created = links.get(host, name) is None
         try:
             yield _ensure(
@@ -85,15 +81,18 @@ def _ensure(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool, promisc
     return bridge
 
 
-def _open_lock(name: str) -> int | None:
-    """A lock file for the bridge of this namespace; None where there is no place for one."""
-    own = own_identity()
-    path = os.path.join(_STATE_DIR, f"bridge.{own.inode}.{name}.lock")
+def _open_lock() -> int | None:
+    """A shared lock on the own namespace's file, which needs no file of ours.
+
+    None when somebody has that file for himself: ADD goes on, only its bridge will stay.
+    """
+    lock = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.makedirs(_STATE_DIR, 0o755, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
+        os.close(lock)
         return None
+    return lock
 
 
 def _delete_unused(host: Netlink, name: str, lock: int) -> None:

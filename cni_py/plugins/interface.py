@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel import addresses, links, neighbours, routes, sysctl
 from cni_py.kernel.errors import KernelError
+from cni_py.kernel.netlink import Netlink
 from cni_py.spec.addresses import is_default
 from cni_py.spec.errors import CniError, Code
 
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni_py.kernel.links import Link
-    from cni_py.kernel.netlink import Netlink
+    from cni_py.kernel.netlink import Request
     from cni_py.kernel.netns import Netns
     from cni_py.kernel.routes import KernelRoute
-    from cni_py.spec.addresses import IP
+    from cni_py.spec.addresses import IP, Cidr
     from cni_py.spec.call import Call
     from cni_py.spec.results import Interface, Result, Route
+
+    from .veth import Sides
 
 _DAD_SECONDS = 10.0
 
@@ -52,36 +55,39 @@ def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
     sysctl.write_if_present(f"net/ipv4/conf/{ifname}/arp_notify", "1")
 
 
-def configure(
-    netlink: Netlink, link: Link, result: Result, index: int, *, detect_duplicates: bool
-) -> None:
+def configure(sides: Sides, link: Link, result: Result, index: int) -> None:
     """Addresses, up, routes, as one batch. Raises KernelError.
 
     `index` is the interface's place in `result.interfaces`: other entries' addresses are left.
     """
-    flags = 0 if detect_duplicates else addresses.IFA_F_NODAD
+    sides.inside.submit(*_requests(link, result, index, addresses.IFA_F_NODAD))
+
+
+def configure_detecting_duplicates(sides: Sides, link: Link, result: Result, index: int) -> None:
+    """The same, and wait for the end of duplicate address detection. Raises KernelError."""
+    with sides.container.entered():
+        events = Netlink(addresses.RTMGRP_IPV6_IFADDR)
+    with events:
+        sides.inside.submit(*_requests(link, result, index, 0))
+        deadline = time.monotonic() + _DAD_SECONDS
+        addresses.wait_until_settled(sides.inside, events, link, deadline)
+
+
+def _requests(link: Link, result: Result, index: int, ipv6_flags: int) -> list[Request]:
     own = [one for one in result.ips if one.interface == index]
     gateways: dict[int, IP] = {}
     for one in own:
         if one.gateway is not None:
             gateways.setdefault(one.address.version, one.gateway)
-    requests = [
-        addresses.add(
-            link.ifindex,
-            link.name,
-            one.address,
-            flags=flags if one.address.version == 6 else 0,
-        )
-        for one in own
-    ]
+    requests = []
+    for one in own:
+        flags = ipv6_flags if one.address.version == 6 else 0
+        requests.append(addresses.add(link.ifindex, link.name, one.address, flags=flags))
     requests.append(links.set_up(link.name))
-    requests += [
-        routes.add(link.ifindex, link.name, one, one.gw or gateways.get(one.dst.version))
-        for one in result.routes
-    ]
-    netlink.submit(*requests)
-    if detect_duplicates and any(one.address.version == 6 for one in own):
-        addresses.wait_until_settled(netlink, link, time.monotonic() + _DAD_SECONDS)
+    for route in result.routes:
+        gateway = route.gw or gateways.get(route.dst.version)
+        requests.append(routes.add(link.ifindex, link.name, route, gateway))
+    return requests
 
 
 def announce(container: Netns, link: Link, result: Result) -> None:
@@ -91,6 +97,16 @@ def announce(container: Netns, link: Link, result: Result) -> None:
             neighbours.announce(link.name, link.mac, (one.address.ip for one in result.ips))
     except KernelError as error:
         sys.stderr.write(f"cni-py: {error}\n")
+
+
+def addresses_inside(container: Netns, ifname: str) -> list[Cidr]:
+    """The addresses that the container's interface has, link-local ones left out."""
+    with container.entered():
+        inside = Netlink()
+    with inside:
+        link = links.get(inside, ifname)
+        have = [] if link is None else addresses.dump(inside, link.ifindex)
+    return [one.address for one in have if not one.address.is_link_local]
 
 
 def previous(call: Call[Any]) -> Result:
