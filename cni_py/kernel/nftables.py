@@ -5,6 +5,7 @@ A context works in the network namespace that it was opened in.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -13,6 +14,8 @@ from typing import Any
 from cni_py.spec.errors import CniError, Code
 
 from .errors import KernelError
+
+_LIBRARY = "libnftables.so.1"
 
 Command = dict[str, Any]
 
@@ -40,9 +43,11 @@ class Nftables:
     def __init__(self) -> None:
         """Raises CniError 999 when the library is not installed."""
         try:
+            # The binding's destructor fails noisily when its constructor did not find the library.
+            ctypes.CDLL(_LIBRARY)
             from nftables import Nftables as Library
 
-            self._library = Library()
+            self._library = Library(_LIBRARY)
         except (ImportError, OSError) as error:
             msg = f"nftables is not available: {error}"
             raise CniError(Code.INTERNAL, msg, "install the package libnftables1") from error

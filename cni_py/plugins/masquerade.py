@@ -57,12 +57,8 @@ def choose_backend(configured: str | None) -> str:
     if configured:
         msg = f'unknown ipmasq backend "{configured}"'
         raise CniError(Code.INVALID_CONFIG, msg, f'ipMasqBackend is "{NFTABLES}" or "{IPTABLES}"')
-    try:
-        Nftables()
-    except CniError:
-        if iptables.available(4):
-            return IPTABLES
-        raise
+    if _nftables() is None and iptables.available(4):
+        return IPTABLES
     return NFTABLES
 
 
@@ -83,8 +79,9 @@ def tear_down(
     `addresses` are the attachment's as far as known: without them the maps are searched. `thorough`
     also looks for what another backend or the reference plugin has left.
     """
-    if thorough or backend in (None, NFTABLES):
-        nft = Nftables()
+    backend = choose_backend(backend)
+    nft = Nftables() if backend == NFTABLES else _nftables() if thorough else None
+    if nft is not None:
         _delete_elements(nft, attachment, addresses)
         if thorough:
             _delete_reference_rules(nft, attachment)
@@ -121,6 +118,14 @@ def collect(network: str, valid: frozenset[Attachment]) -> None:
 
 
 # nftables.
+
+
+def _nftables() -> Nftables | None:
+    """A context; None where the library is not installed."""
+    try:
+        return Nftables()
+    except CniError:
+        return None
 
 
 def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:

@@ -1,0 +1,61 @@
+# `make help` lists what there is. Every target sets up what it needs by itself.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SOURCES := $(shell find cni_py plugins conf -type f -not -path '*/__pycache__/*' 2>/dev/null)
+JOBS ?= auto
+
+.PHONY: help demo test test-vm lint bin bench schema clean
+
+help:
+	@echo 'make demo      two containers on a bridge, step by step (as root)'
+	@echo 'make test      lint and every test; without root what can run in a user namespace'
+	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
+	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
+	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
+	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
+	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
+	@echo 'make clean     remove what the other targets made'
+
+demo: bin
+	@tests/tools/setup demo
+	@$(PYTHON) tests/tools/demo.py
+
+test: bin lint
+	@tests/tools/setup test
+	@tests/tools/run-tests -n $(JOBS)
+
+test-vm: bin
+	@tests/vm/run-in-vm -- tests/tools/run-tests -m vm -n 0
+
+bench: bin
+	@tests/tools/setup bench
+	@$(PYTHON) bench/standalone.py $(if $(REF_BIN),--reference $(REF_BIN))
+
+lint: $(VENV)/installed
+	@tests/tools/setup lint
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check .
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/lint-imports >.import-linter.log || { cat .import-linter.log; exit 1; }
+	@shellcheck -x tests/tools/setup tests/tools/run-tests tests/tools/build-cnitool \
+	  tests/vm/run-in-vm tests/vm/in-guest .ci/run
+
+bin: $(VENV)/installed
+	@$(VENV)/bin/cni-py install bin >/dev/null
+	@ln -sf ../$(VENV)/bin/cni-py bin/cni-py
+
+schema: $(VENV)/installed
+	@$(VENV)/bin/cni-py schema conf/schema
+
+# The wheel is what gets tested, not the checkout.
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES) README.md LICENSE
+	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+$(VENV)/dependencies: pyproject.toml tests/tools/setup
+	@tests/tools/setup venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) bin build dist .import-linter.log .mypy_cache .ruff_cache .pytest_cache .hypothesis
