@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def config_schema(name: str, config: type[PluginConfig]) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one plugin's configuration."""
-    schema = msgspec.json.schema(config, schema_hook=_address_schema)
+    # Defaults come as tuples: encoding makes JSON of them.
+    schema = msgspec.json.decode(
+        msgspec.json.encode(msgspec.json.schema(config, schema_hook=_address_schema))
+    )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"{name}: plugin configuration",
