@@ -196,8 +196,6 @@ def status(call: Call[Config]) -> None:
     config = call.config
     try:
         _plan(call)
-        if config.macspoofchk:
-            masquerade.choose_backend(masquerade.NFTABLES)
         with Netlink() as host:
             have = links.get(host, config.bridge)
         if have is not None and have.kind != "bridge":
@@ -260,6 +258,10 @@ def _plan(call: Call[Config]) -> _Plan:
         bridge_device.vlan_interface_name(config.bridge, config.vlan)
     masquerades = config.ip_masq and config.ipam.type
     backend = masquerade.choose_backend(config.ip_masq_backend) if masquerades else ""
+    if backend:
+        masquerade.require_backend(backend)
+    if config.macspoofchk:
+        masquerade.require_backend(masquerade.NFTABLES)
     return _Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
 
 

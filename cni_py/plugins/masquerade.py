@@ -28,15 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel import iptables
 from cni_py.kernel.errors import KernelError
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, Nftables
-from cni_py.spec.attachment import network_key
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables
+from cni_py.spec.attachment import Attachment, network_key
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cni_py.kernel.nftables import Nftables
     from cni_py.spec.addresses import Cidr
-    from cni_py.spec.attachment import Attachment
 
 NFTABLES, IPTABLES = "nftables", "iptables"
 
@@ -51,21 +51,31 @@ _REFERENCE_TABLE, _REFERENCE_CHAIN = "cni_plugins_masquerade", "masq_checks"
 
 
 def choose_backend(configured: str | None) -> str:
-    """`ipMasqBackend`, else nftables where its library is, else iptables. Raises CniError 7."""
+    """`ipMasqBackend`, else nftables where its library is, else iptables where that is.
+
+    Raises CniError 7 for another name.
+    """
     if configured in (NFTABLES, IPTABLES):
         return configured
     if configured:
         msg = f'unknown ipmasq backend "{configured}"'
         raise CniError(Code.INVALID_CONFIG, msg, f'ipMasqBackend is "{NFTABLES}" or "{IPTABLES}"')
-    if _nftables() is None and iptables.available(4):
-        return IPTABLES
-    return NFTABLES
+    return IPTABLES if _nftables() is None and iptables.available(4) else NFTABLES
+
+
+def require_backend(backend: str) -> None:
+    """Raises CniError when the backend cannot be used on this host."""
+    if backend == NFTABLES:
+        nftables()
+    elif not iptables.available(4):
+        msg = "iptables is not installed"
+        raise CniError(Code.INTERNAL, msg, 'install it, or set ipMasqBackend to "nftables"')
 
 
 def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
     """Masquerade what comes from `addresses` and goes outside their subnets. Raises CniError."""
     if backend == NFTABLES:
-        _add_elements(Nftables(), attachment, addresses)
+        _add_elements(nftables(), attachment, addresses)
     else:
         for version in sorted({one.version for one in addresses}):
             _add_chain(attachment, [one for one in addresses if one.version == version], version)
@@ -80,7 +90,7 @@ def tear_down(
     also looks for what another backend or the reference plugin has left.
     """
     backend = choose_backend(backend)
-    nft = Nftables() if backend == NFTABLES else _nftables() if thorough else None
+    nft = nftables() if backend == NFTABLES else _nftables() if thorough else None
     if nft is not None:
         _delete_elements(nft, attachment, addresses)
         if thorough:
@@ -95,7 +105,7 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
     """Whether every address is masqueraded. Raises CniError naming the first that is not."""
     for one in addresses:
         if backend == NFTABLES:
-            listing = _element(Nftables(), one)
+            listing = _element(nftables(), one)
             there = listing is not None and _is_of(listing, attachment)
         else:
             chain = _iptables_chain(attachment)
@@ -107,14 +117,20 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
 
 
 def collect(network: str, valid: frozenset[Attachment]) -> None:
-    """Remove the nftables elements of the network's attachments that are not in `valid`."""
-    nft = Nftables()
-    prefix = f"{network_key(network)}-"
-    alive = tuple(one.key for one in valid)
+    """Remove the masquerading of the network's attachments that are not in `valid`."""
+    nft = _nftables()
+    if nft is not None:
+        prefix = f"{network_key(network)}-"
+        alive = tuple(one.key for one in valid)
+        for version in (4, 6):
+            for address, comment in _elements(nft, version):
+                if comment.startswith(prefix) and not comment.startswith(alive):
+                    _delete_element(nft, version, address)
+    containers = {one.container_id for one in valid}
     for version in (4, 6):
-        for address, comment in _elements(nft, version):
-            if comment.startswith(prefix) and not comment.startswith(alive):
-                _delete_element(nft, version, address)
+        if iptables.available(version):
+            for container_id in _jumping_containers(network, version) - containers:
+                _delete_chain(Attachment(network, container_id, ""), (), version)
 
 
 # nftables.
@@ -123,7 +139,7 @@ def collect(network: str, valid: frozenset[Attachment]) -> None:
 def _nftables() -> Nftables | None:
     """A context; None where the library is not installed."""
     try:
-        return Nftables()
+        return nftables()
     except CniError:
         return None
 
@@ -334,6 +350,17 @@ def _delete_chain(attachment: Attachment, addresses: Sequence[Cidr], version: in
     elif jumps or iptables.rules(version, "nat", chain) is not None:
         last = [f"-F {chain}", f"-X {chain}"]
         iptables.restore(version, "nat", [*deletions, *last], what)
+
+
+def _jumping_containers(network: str, version: int) -> set[str]:
+    """The containers of the network that have jumps, by the comments on them (H-03)."""
+    begin = iptables.quoted(f'name: "{network}" id: "')[:-1]
+    found = set()
+    for line in iptables.rules(version, "nat", "POSTROUTING") or ():
+        _, comment, rest = line.partition(begin)
+        if comment:
+            found.add(rest.split("\\")[0])
+    return found
 
 
 def _source(line: str) -> str:

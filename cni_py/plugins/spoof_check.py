@@ -16,11 +16,12 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel.errors import KernelError
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, Nftables
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
+    from cni_py.kernel.nftables import Nftables
     from cni_py.spec.attachment import Attachment
 
 _WHERE = {"family": "bridge", "table": "cni_py"}
@@ -35,7 +36,7 @@ _REFERENCE = {"family": "bridge", "table": "nat"}
 
 def set_up(attachment: Attachment, mac: str) -> None:
     """Let the attachment's host end pass frames from `mac` only. Raises CniError."""
-    nft = Nftables()
+    nft = nftables()
     what = f"guard {attachment.host_ifname} against spoofing"
     elements = [
         _element("create", attachment, _GUARDED, attachment.host_ifname),
@@ -52,7 +53,7 @@ def set_up(attachment: Attachment, mac: str) -> None:
 
 def tear_down(attachment: Attachment, *, thorough: bool) -> None:
     """Forget the attachment's port; `thorough` also removes the reference plugin's chains."""
-    nft = Nftables()
+    nft = nftables()
     _delete_elements(nft, attachment)
     if thorough:
         _delete_reference_chains(nft, attachment)
@@ -60,7 +61,7 @@ def tear_down(attachment: Attachment, *, thorough: bool) -> None:
 
 def check(attachment: Attachment, mac: str) -> None:
     """Whether the port is guarded. Raises CniError."""
-    nft = Nftables()
+    nft = nftables()
     name = attachment.host_ifname
     for set_name, key in ((_GUARDED, f'"{name}"'), (_GENUINE, f'"{name}" . {mac}')):
         if nft.element("bridge cni_py", set_name, key) is None:
@@ -71,7 +72,7 @@ def check(attachment: Attachment, mac: str) -> None:
 
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Forget the ports of the network's attachments that are not in `valid`."""
-    nft = Nftables()
+    nft = nftables()
     prefix = f"{network_key(network)}-"
     alive = tuple(one.key for one in valid)
     for set_name in (_GUARDED, _GENUINE):

@@ -96,9 +96,15 @@ def delete(host: Netlink, attachment: Attachment, container: Netns | None) -> bo
             inside = Netlink()
         with inside:
             link = links.get(inside, attachment.ifname)
-            if link is not None and link.kind == "veth":
+            if link is not None and link.kind == "veth" and not _is_labelled(host, link):
                 links.delete(inside, link.name)
     return False
+
+
+def _is_labelled(host: Netlink, inside: links.Link) -> bool:
+    """Whether the host's end says whose it is: then it is another attachment's, of ours."""
+    peer = links.get_by_index(host, inside.peer_index)
+    return peer is not None and peer.peer_index == inside.ifindex and ", net: " in peer.alias
 
 
 def labelled(attachment: Attachment) -> str:

@@ -11,6 +11,9 @@ _WORD = _ALPHANUMERIC | frozenset("_.-")
 
 MAX_IFNAME_BYTES = 15
 
+# /proc/sys/net/ipv4/conf/all is every device's parameters, not those of a device named all.
+_PARAMETER_FOLDERS = ("all", "default")
+
 # Go's unicode.IsSpace. str.isspace() also takes U+001C to U+001F, which Go accepts in a name.
 _WHITESPACE = frozenset(
     "\t\n\v\f\r \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"
@@ -62,6 +65,8 @@ def _ifname_problem(ifname: str) -> tuple[str, str]:
 def validate_device_name(name: str, key: str) -> None:
     """A device name from the configuration, by the kernel's rule. Raises CniError 7."""
     problem, details = _ifname_problem(name)
+    if name in _PARAMETER_FOLDERS:
+        problem = "is not the name of one device"
     if problem:
         details = details or "a device name has 1 to 15 bytes, no /, : or blank"
         raise CniError(Code.INVALID_CONFIG, f'{key} "{name}" {problem}', details)

@@ -287,6 +287,7 @@ def test_not_a_bridge(host: Host) -> None:
         ({"vlanTrunk": [{"id": 0}]}, "incorrect trunk id parameter"),
         ({"bridge": "a-name-of-16-byte"}, "too long"),
         ({"bridge": "a/b"}, "contains / or :"),
+        ({"bridge": "all"}, "is not the name of one device"),
         ({"ipMasq": True, "ipMasqBackend": "pf"}, 'unknown ipmasq backend "pf"'),
         ({"runtimeConfig": {"mac": "02:00:00:00:00"}}, 'invalid mac "02:00:00:00:00"'),
         ({"runtimeConfig": {"mac": "ff:ff:ff:ff:ff:ff"}}, "multicast or zero"),

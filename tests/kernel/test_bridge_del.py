@@ -137,6 +137,14 @@ def test_address_is_released_last(host: Host) -> None:
     host.attachments.clear()
 
 
+def test_another_networks_interface_stays(host: Host) -> None:
+    """DEL of a network that the container was never on, under the name that another one has."""
+    container = host.container("c1")
+    host.add("bridge", l3(), container)
+    host.delete("bridge", l3(name="net2", bridge="cni1"), container)
+    assert container.addresses() == ["10.1.2.2/24"]
+
+
 # A second ADD.
 
 
@@ -309,24 +317,27 @@ def test_many_at_once(host: Host) -> None:
     assert containers[0].reaches(results[-1]["ips"][0]["address"].split("/")[0])
 
 
-def test_gc_removes_what_is_not_listed(host: Host) -> None:
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_gc_removes_what_is_not_listed(host: Host, backend: str) -> None:
     """[G-01, G-07, G-08, G-09] Stale attachments of this network go; others and the living stay."""
     lost, kept, other = (host.container(name) for name in ("c1", "c2", "c3"))
-    second = FULL | {"name": "net2", "ipam": host_local([{"subnet": "10.1.3.0/24"}])}
+    first = FULL | {"ipMasqBackend": backend}
+    second = first | {"name": "net2", "ipam": host_local([{"subnet": "10.1.3.0/24"}])}
     second |= {"bridge": "cni1"}
-    host.add("bridge", FULL, lost)
-    host.add("bridge", FULL, kept)
+    host.add("bridge", first, lost)
+    host.add("bridge", first, kept)
     host.add("bridge", second, other)
     plain = dump(host)
-    assert host.call("bridge", "GC", FULL).status == 0
+    assert host.call("bridge", "GC", first).status == 0
     assert differences(plain, dump(host)) == ""
     valid = [{"containerID": kept.id, "ifname": "eth0"}]
     for key in ("cni.dev/attachments", "cni.dev/valid-attachments"):
-        assert host.call("bridge", "GC", FULL | {key: valid}).status == 0
+        assert host.call("bridge", "GC", first | {key: valid}).status == 0
         assert len(host.ports()) == 1
         assert set(host.allocated("net1")) == {"10.1.2.3", "fd00:1::3"}
-        assert lost.id not in host.nft()
-        assert kept.id in host.nft()
-        assert other.id in host.nft()
+        rules = host.nft() + str(host.iptables())
+        assert lost.id not in rules
+        assert kept.id in rules
+        assert other.id in rules
     assert kept.reaches("10.1.2.1")
     assert set(host.allocated("net2")) == {"10.1.3.2"}
