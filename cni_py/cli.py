@@ -11,6 +11,7 @@ import click
 
 from . import __version__
 from .install import install_executables
+from .server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET, Settings, fetch
 from .skel import EXECUTABLES
 from .spec.schema import config_schema
 
@@ -30,6 +31,50 @@ def install(folder: Path) -> None:
             click.echo(path)
     except (OSError, ValueError) as error:
         click.echo(f"cni-py install: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option(
+    "--socket",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    help="Where to listen for calls; ignored when systemd passes a socket.",
+)
+@click.option(
+    "--metrics-socket",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_METRICS_SOCKET,
+    show_default=True,
+    help="Where to answer with Prometheus' text.",
+)
+@click.option("--workers", default=Settings().max_workers, show_default=True)
+@click.option("--idle-workers", default=Settings().idle_workers, show_default=True)
+@click.option("--call-seconds", default=Settings().call_seconds, show_default=True)
+def serve(
+    path: Path, metrics_socket: Path, workers: int, idle_workers: int, call_seconds: float
+) -> None:
+    """Serve the plugins' calls from processes that are forked ahead with everything loaded."""
+    from .server.start import start
+
+    settings = Settings(idle_workers=idle_workers, max_workers=workers, call_seconds=call_seconds)
+    try:
+        start(path, metrics_socket, settings)
+    except OSError as error:
+        click.echo(f"cni-py serve: {error.strerror}: {error.filename or path}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--metrics-socket", type=click.Path(path_type=Path), default=DEFAULT_METRICS_SOCKET)
+def metrics(metrics_socket: Path) -> None:
+    """Print a running server's metrics in Prometheus' text format."""
+    try:
+        click.echo(fetch(metrics_socket), nl=False)
+    except OSError as error:
+        click.echo(f"cni-py metrics: {error.strerror}: {metrics_socket}", err=True)
         sys.exit(1)
 
 

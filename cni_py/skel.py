@@ -47,19 +47,33 @@ EXECUTABLES: Mapping[str, Executable] = {
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)
+_CLOSED = -1
 _INDENT = 4
 
 
 def main(name: str) -> int:
     """Run the plugin `name` as a process of its own; returns the exit status."""
-    output = _claim_stdout()
-    signal.signal(signal.SIGTERM, _interrupted)
-    signal.signal(signal.SIGINT, _interrupted)
+    output = Output(_claim_stdout())
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
     return run(name, os.environ, _STDIN, output)
 
 
-def run(name: str, environ: Mapping[str, str], stdin: int, stdout: int) -> int:
-    """Carry out one call: read `stdin`, write one JSON document at most to `stdout`.
+class Output:
+    """Where the one document goes. `code` is the error's once there is one, else -1."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.code = -1
+
+    def write(self, data: bytes) -> None:
+        """Write all of it. Raises OSError."""
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+
+def run(name: str, environ: Mapping[str, str], stdin: int, output: Output) -> int:
+    """Carry out one call: read `stdin`, write one JSON document at most to `output`.
 
     Returns the exit status. Nothing is raised: what is not a CniError is reported as code 999, with
     the traceback on stderr.
@@ -70,7 +84,7 @@ def run(name: str, environ: Mapping[str, str], stdin: int, stdout: int) -> int:
             return _about(name)
         environment = read_environment(environ)
         if environment.verb == "VERSION":
-            _write(stdout, _version_document(name))
+            output.write(_version_document(name))
             return 0
         request = _read(environment, environ, stdin)
         if environment.verb not in VERBS:
@@ -78,21 +92,25 @@ def run(name: str, environ: Mapping[str, str], stdin: int, stdout: int) -> int:
             raise CniError(Code.INVALID_ENVIRONMENT, msg, f"one of {', '.join(sorted(VERBS))}")
         request = _gated(name, request)
         version = request.cni_version
-        _carry_out(_plugin(name), request, stdout)
+        _carry_out(_plugin(name), request, output)
     except BaseException as error:  # noqa: BLE001 - every failure becomes the one document
-        _report(error, version, stdout)
+        _report(error, version, output)
         return 1
     return 0
 
 
 def _claim_stdout() -> int:
     """Keep stdout for the one document; whatever else prints goes to stderr (O-06)."""
-    output = os.dup(_STDOUT)
+    try:
+        output = os.dup(_STDOUT)
+    except OSError:
+        # It is closed: the first write says so, and an ADD undoes itself.
+        output = _CLOSED
     os.dup2(_STDERR, _STDOUT)
     return output
 
 
-def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
     """The runtime gives up: unwind, so that an ADD undoes itself."""
     signal.signal(number, signal.SIG_IGN)
     raise CniError(Code.TRY_AGAIN_LATER, f"interrupted by {signal.Signals(number).name}")
@@ -135,13 +153,13 @@ def _plugin(name: str) -> Plugin:
     return cast("Plugin", import_module(EXECUTABLES[name].module))
 
 
-def _carry_out(plugin: Plugin, request: Request, stdout: int) -> None:
+def _carry_out(plugin: Plugin, request: Request, output: Output) -> None:
     from .spec.call import typed_call
 
     verb = request.environment.verb
     if verb == "ADD":
         _refuse_own_netns(request)
-        _print_result(plugin, request, plugin.add(typed_call(request, plugin.Config)), stdout)
+        _print_result(plugin, request, plugin.add(typed_call(request, plugin.Config)), output)
     elif verb == "DEL":
         _delete(plugin, request)
     elif verb == "CHECK":
@@ -152,7 +170,7 @@ def _carry_out(plugin: Plugin, request: Request, stdout: int) -> None:
         _collect(plugin, request)
 
 
-def _print_result(plugin: Plugin, request: Request, result: Result, stdout: int) -> None:
+def _print_result(plugin: Plugin, request: Request, result: Result, output: Output) -> None:
     """Print in the configuration's version; what cannot be reported is undone (W-G8)."""
     from .plugins.teardown import undone_on_failure
     from .spec.conversion import to_wire
@@ -160,7 +178,7 @@ def _print_result(plugin: Plugin, request: Request, result: Result, stdout: int)
     with undone_on_failure(lambda: _teardown(plugin, request)):
         document = to_wire(result, request.cni_version)
         try:
-            _write(stdout, json.dumps(document, indent=_INDENT).encode())
+            output.write(json.dumps(document, indent=_INDENT).encode())
         except OSError as error:
             msg = f"error writing the result to stdout: {error.strerror}"
             raise CniError(Code.IO_FAILURE, msg) from error
@@ -217,9 +235,10 @@ def _collect(plugin: Plugin, request: Request) -> None:
         plugin.gc(typed_call(request, plugin.DelConfig), valid)
 
 
-def _report(error: BaseException, version: str, stdout: int) -> None:
+def _report(error: BaseException, version: str, output: Output) -> None:
     """Print the CNI error; a defect's traceback goes to stderr."""
     reported = cni_error_of(error)
+    output.code = reported.code
     if not isinstance(error, CniError):
         import traceback
 
@@ -229,11 +248,6 @@ def _report(error: BaseException, version: str, stdout: int) -> None:
         document["details"] = reported.details
     text = json.dumps(document, indent=_INDENT)
     try:
-        _write(stdout, text.encode())
+        output.write(text.encode())
     except OSError as unwritten:
         sys.stderr.write(f"cni-py: cannot write the error to stdout: {unwritten}\n{text}\n")
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

@@ -14,9 +14,10 @@ from cni_py.spec.config import PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import DNS, IPConfig, Result, Route
 
+from .index import Owner, Sandbox
 from .ranges import RangeConfig, RangeSet, describe, range_sets
 from .resolv_conf import read_resolv_conf
-from .store import DEFAULT_DATA_DIR, Owner, Sandbox, Store
+from .store import DEFAULT_DATA_DIR, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
 
+    from .index import Entry
     from .ranges import Range
-    from .store import Allocations, Entry
+    from .store import Allocations
 
 NAME = "host-local"
 
@@ -85,14 +87,15 @@ def add(call: Call[Config]) -> Result:
     dns = read_resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else DNS()
     owner = Owner(call.container_id, call.ifname)
     with _store(ipam.data_dir, call).locked() as allocations:
-        _supersede(allocations, owner, sets)
-        picked = _pick_all(allocations, owner, sets, requested)
+        before = _supersede(allocations, owner, sets)
         try:
-            addresses = [one.address for one in picked]
-            last = {one.set_index: one.address for one in picked}
-            allocations.record(owner, _sandbox(call.netns), addresses, last)
+            picked = _pick_all(allocations, owner, sets, requested, before)
+            last = {one.set_index: one.address for one in picked if one.address not in before}
+            allocations.record(owner, _sandbox(call.netns), last)
+            # Here and not only at the end: what interrupts it must find the undoing below.
+            allocations.settle()
         except BaseException:
-            allocations.release(owner, [one.address for one in picked])
+            allocations.give_back(owner)
             raise
     ips = tuple(
         IPConfig(cidr(one.address, one.run.subnet.prefixlen), one.run.gateway) for one in picked
@@ -126,9 +129,8 @@ def check(call: Call[Config]) -> None:
         listed = () if call.prev_result is None else call.prev_result.ips
         for one in listed:
             address = one.address.ip
-            in_set = any(run.position(address) is not None for ranges in sets for run in ranges)
             holder = allocations.holder(address)
-            if in_set and str(address) not in held.addresses:
+            if _in_sets(sets, address) and holder != held.owner:
                 names = "nobody" if holder is None else f"container {holder.container_id}"
                 msg = f"host-local: address {address} is not allocated to {call.container_id}"
                 raise CniError(Code.INTERNAL, msg, f"its file names {names}")
@@ -156,7 +158,7 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     alive = {Owner(one.container_id, one.ifname) for one in valid}
     containers = {one.container_id for one in valid}
     with store.locked() as allocations:
-        for entry in list(allocations.entries()):
+        for entry in allocations.entries():
             lives = entry.owner in alive or (not entry.ifname and entry.container_id in containers)
             if not lives:
                 allocations.release(entry.owner)
@@ -232,34 +234,34 @@ def _sandbox(netns: str) -> Sandbox:
         return Sandbox(netns)
 
 
-def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...]) -> None:
+def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...]) -> frozenset[IP]:
     """Free what the owner still holds from a namespace that is gone; refuse if it lives (W-G20).
 
+    Returns what was freed: the owner gets it again, so that whatever else was set up for it fits.
     An allocation that nobody recorded a namespace for counts as living.
     """
-    held = [allocations.entry(one) for one in (owner, Owner(owner.container_id, ""))]
-    for entry in held:
-        if entry is None or not any(
-            run.position(address) is not None
-            for address in _addresses(entry)
-            for ranges in sets
-            for run in ranges
-        ):
+    freed: set[IP] = set()
+    for one in (owner, Owner(owner.container_id, "")):
+        entry = allocations.entry(one)
+        if entry is None:
             continue
-        if _may_live(entry):
-            first = next(iter(entry.addresses))
+        if not _may_live(entry):
+            freed.update(allocations.release(entry.owner))
+            continue
+        held = [one for one in map(strip_prefix, entry.addresses) if _in_sets(sets, one)]
+        if held:
             msg = (
-                f"{first} has been allocated to {owner.container_id}, "
+                f"{held[0]} has been allocated to {owner.container_id}, "
                 "duplicate allocation is not allowed"
             )
             where = entry.sandbox.path or "an unknown namespace"
             details = f"interface {owner.ifname} in {where}: DEL comes before the next ADD"
             raise CniError(Code.INTERNAL, msg, details)
-        allocations.release(entry.owner)
+    return frozenset(freed)
 
 
-def _addresses(entry: Entry) -> list[IP]:
-    return [strip_prefix(one) for one in entry.addresses]
+def _in_sets(sets: tuple[RangeSet, ...], address: IP) -> bool:
+    return any(_run_of(ranges, address) is not None for ranges in sets)
 
 
 def _may_live(entry: Entry) -> bool:
@@ -270,27 +272,32 @@ def _may_live(entry: Entry) -> bool:
 
 
 def _pick_all(
-    allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...], requested: list[IP]
+    allocations: Allocations,
+    owner: Owner,
+    sets: tuple[RangeSet, ...],
+    requested: list[IP],
+    before: frozenset[IP],
 ) -> list[_Picked]:
-    """An address of each set, the requested ones first; all of them or none."""
+    """An address of each set: one requested, else one held before, else the next free one."""
     picked: list[_Picked] = []
     left = list(requested)
-    try:
-        for index, ranges in enumerate(sets):
-            wanted = next((one for one in left if _run_of(ranges, one) is not None), None)
-            if wanted is None:
-                picked.append(_pick(allocations, owner, index, ranges))
-            else:
-                left.remove(wanted)
-                picked.append(_pick_requested(allocations, owner, index, ranges, wanted))
-        if left:
-            listed = " ".join(str(one) for one in left)
-            msg = f"failed to allocate all requested IPs: {listed}"
-            details = "each range set gives one address: " + "; ".join(map(describe, sets))
-            raise CniError(Code.INVALID_CONFIG, msg, details)
-    except BaseException:
-        allocations.release(owner, [one.address for one in picked])
-        raise
+    for index, ranges in enumerate(sets):
+        wanted = next((one for one in left if _run_of(ranges, one) is not None), None)
+        gateways = {one.gateway for one in ranges}
+        usable = (one for one in before - gateways if _run_of(ranges, one) is not None)
+        again = next(usable, None)
+        if wanted is not None:
+            left.remove(wanted)
+            picked.append(_pick_requested(allocations, owner, index, ranges, wanted))
+        elif again is not None:
+            picked.append(_pick_requested(allocations, owner, index, ranges, again))
+        else:
+            picked.append(_pick(allocations, owner, index, ranges))
+    if left:
+        listed = " ".join(str(one) for one in left)
+        msg = f"failed to allocate all requested IPs: {listed}"
+        details = "each range set gives one address: " + "; ".join(map(describe, sets))
+        raise CniError(Code.INVALID_CONFIG, msg, details)
     return picked
 
 
@@ -313,20 +320,18 @@ def _pick_requested(
 
 def _pick(allocations: Allocations, owner: Owner, index: int, ranges: RangeSet) -> _Picked:
     """The next free address after the last one that was given, round the set."""
-    for attempt in range(2):
-        if attempt:
-            # The bits say that the set is full: they may be behind the files.
-            for run in ranges:
-                allocations.recount(run)
-        for run, position in _free(allocations, index, ranges):
-            address = run.address(position)
-            if allocations.claim(owner, run, address):
-                return _Picked(address, run, index)
+    for run, position in _free(allocations, index, ranges):
+        address = run.address(position)
+        if allocations.claim(owner, run, address):
+            return _Picked(address, run, index)
     raise _exhausted(index, ranges)
 
 
 def _free(allocations: Allocations, index: int, ranges: RangeSet) -> Iterator[tuple[Range, int]]:
-    """Free places of a set from the one after the last reserved on, no gateway among them."""
+    """Free places of a set from the one after the last reserved on, no gateway among them.
+
+    When the bits say that the set is full, they are made anew: they may be behind the files.
+    """
     gateways = {one.gateway for one in ranges}
     last = allocations.last_reserved(index)
     run = None if last is None else _run_of(ranges, last)
@@ -336,10 +341,14 @@ def _free(allocations: Allocations, index: int, ranges: RangeSet) -> Iterator[tu
     turns = [(ranges[first], start, ranges[first].size)]
     turns += [(one, 0, one.size) for one in (*ranges[first + 1 :], *ranges[:first])]
     turns.append((ranges[first], 0, start))
-    for one, begin, end in turns:
-        for position in allocations.free_positions(one, begin, end):
-            if one.address(position) not in gateways:
-                yield one, position
+    for attempt in range(2):
+        if attempt:
+            for one in ranges:
+                allocations.recount(one)
+        for one, begin, end in turns:
+            for position in allocations.free_positions(one, begin, end):
+                if one.address(position) not in gateways:
+                    yield one, position
 
 
 def _run_of(ranges: RangeSet, address: IP) -> Range | None:

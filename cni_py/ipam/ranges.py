@@ -71,7 +71,10 @@ def range_sets(
     """
     if not configured:
         raise _refusal("no IP ranges specified", "ipam.ranges has at least one range set")
-    sets = tuple(_range_set(ranges, path) for ranges, path in configured)
+    sets = tuple(
+        _range_set(ranges, path, f"invalid range set {index}: ")
+        for index, (ranges, path) in enumerate(configured)
+    )
     _require_one_per_family(sets, cni_version)
     for index, one in enumerate(sets):
         for other_index, other in enumerate(sets[index + 1 :], index + 1):
@@ -86,55 +89,66 @@ def describe(ranges: Iterable[Range]) -> str:
     return ",".join(str(one) for one in ranges)
 
 
-def _range_set(ranges: Sequence[RangeConfig], path: str) -> RangeSet:
+def _range_set(ranges: Sequence[RangeConfig], path: str, prefix: str) -> RangeSet:
     if not ranges:
-        raise _refusal("invalid range set: empty range set", f"{path} has at least one range")
-    canonical = tuple(_range(one, f"{path}[{index}]") for index, one in enumerate(ranges))
+        raise _refusal(f"{prefix}empty range set", f"{path} has at least one range")
+    # The older form of one range stands in `ipam` itself, not in a list.
+    in_list = path.endswith("]")
+    canonical = tuple(
+        _range(one, f"{path}[{index}]" if in_list else path, prefix)
+        for index, one in enumerate(ranges)
+    )
     if len({one.version for one in canonical}) > 1:
-        msg = "invalid range set: mixed address families"
+        msg = f"{prefix}mixed address families"
         raise _refusal(msg, f"{path} has IPv4 and IPv6 subnets: give each its own range set")
     for index, one in enumerate(canonical):
         for other in canonical[index + 1 :]:
             if _overlap(one, other):
-                raise _refusal(f"invalid range set: subnets {one} and {other} overlap", path)
+                raise _refusal(f"{prefix}subnets {one} and {other} overlap", path)
     return canonical
 
 
-def _range(config: RangeConfig, path: str) -> Range:
+def _range(config: RangeConfig, path: str, prefix: str) -> Range:
     subnet = config.subnet.network
     host_bits = subnet.max_prefixlen - subnet.prefixlen
     if host_bits < _MIN_HOST_BITS:
-        msg = f"Network {config.subnet} too small to allocate from"
+        msg = f"{prefix}Network {config.subnet} too small to allocate from"
         raise _refusal(msg, f"{path}.subnet needs at least {_MIN_HOST_BITS} host bits")
     if config.subnet.ip != subnet.network_address:
         msg = (
-            "Network has host bits set. For a subnet mask of length "
+            f"{prefix}Network has host bits set. For a subnet mask of length "
             f"{subnet.prefixlen} the network address is {subnet.network_address}"
         )
         raise _refusal(msg, f"{path}.subnet is {config.subnet}")
-    lowest = int(subnet.network_address)
-    # The last address of an IPv4 subnet is its broadcast address; IPv6 has none.
-    highest = int(subnet.broadcast_address) - (1 if subnet.version == 4 else 0)
-    first = _inside(config.range_start, subnet, "RangeStart", path) or lowest + 1
-    last = _inside(config.range_end, subnet, "RangeEnd", path) or highest
+    for address, key in ((config.range_start, "RangeStart"), (config.range_end, "RangeEnd")):
+        if address is not None and address not in subnet:
+            name = key[0].lower() + key[1:]
+            msg = f"{prefix}{key} {address} not in network {subnet}"
+            raise _refusal(msg, f"{path}.{name}")
+    first, last = _ends(config)
     if first > last:
-        which = "RangeEnd" if config.range_end is not None else "RangeStart"
-        value = config.range_end or config.range_start
-        raise _refusal(f"{which} {value} not in network {subnet}", f"{path} ends before it starts")
+        # The reference blames the start where it is given.
+        which = "RangeEnd" if config.range_start is None else "RangeStart"
+        value = config.range_start or config.range_end
+        msg = f"{prefix}{which} {value} not in network {subnet}"
+        raise _refusal(msg, f"{path} ends before it starts")
     gateway = config.gateway or subnet.network_address + 1
     if gateway.version != subnet.version:
-        msg = f"gateway {gateway} is not of the family of {subnet}"
+        msg = f"{prefix}gateway {gateway} is not of the family of {subnet}"
         raise _refusal(msg, f"{path}.gateway")
     return Range(subnet, first, last, gateway)
 
 
-def _inside(address: IP | None, subnet: Network, key: str, path: str) -> int | None:
-    if address is None:
-        return None
-    if address.version != subnet.version or address not in subnet:
-        name = key[0].lower() + key[1:]
-        raise _refusal(f"{key} {address} not in network {subnet}", f"{path}.{name}")
-    return int(address)
+def _ends(config: RangeConfig) -> tuple[int, int]:
+    """The first and the last address as integers."""
+    subnet = config.subnet.network
+    # The last address of an IPv4 subnet is its broadcast address; IPv6 has none.
+    highest = int(subnet.broadcast_address) - (1 if subnet.version == 4 else 0)
+    first = int(subnet.network_address) + 1
+    return (
+        first if config.range_start is None else int(config.range_start),
+        highest if config.range_end is None else int(config.range_end),
+    )
 
 
 def _overlap(one: Range, other: Range) -> bool:

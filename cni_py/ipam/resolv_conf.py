@@ -11,7 +11,7 @@ _MIN_FIELDS = 2
 def read_resolv_conf(path: str) -> DNS:
     """The file's content. Raises CniError 7 when it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             return parse_resolv_conf(file.read())
     except OSError as error:
         msg = f"cannot read ipam.resolvConf {path}: {error.strerror}"
@@ -24,7 +24,7 @@ def parse_resolv_conf(text: str) -> DNS:
     search: list[str] = []
     options: list[str] = []
     domain = ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         fields = line.split()
         if len(fields) < _MIN_FIELDS or fields[0][0] in "#;":
             continue

@@ -49,20 +49,24 @@ class UsedMap:
         return position
 
     def mark(self, position: int, *, taken: bool) -> None:
-        """Set or clear one bit."""
+        """Set or clear one bit.
+
+        Where that fails (a full disk) the file goes: it is made anew when it is needed.
+        """
         if position >= self._positions:
             return
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 offset, bit = divmod(position, 8)
-                byte = (os.pread(fd, 1, offset) or b"\0")[0]
-                byte = byte | 1 << bit if taken else byte & ~(1 << bit)
-                os.pwrite(fd, bytes((byte,)), offset)
+                before = (os.pread(fd, 1, offset) or b"\0")[0]
+                after = before | 1 << bit if taken else before & ~(1 << bit)
+                if after != before:
+                    os.pwrite(fd, bytes((after,)), offset)
             finally:
                 os.close(fd)
-        except OSError as error:
-            raise kernel_error(f"write {self._path}", error) from error
+        except OSError:
+            os.unlink(self._path)
 
     def rewrite(self, taken: Iterable[int]) -> None:
         """Replace all bits."""

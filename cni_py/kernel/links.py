@@ -82,15 +82,14 @@ def has_ports(netlink: Netlink, bridge: Link) -> bool:
     return bool(netlink.dump(Request(f"list the ports of {bridge.name}", RTM_GETLINK, message)))
 
 
-def create_bridge(netlink: Netlink, name: str, *, mtu: int, mac: str, vlan_filtering: bool) -> None:
-    """Create a bridge, or find that it exists. `mtu` 0 leaves the kernel's. Raises KernelError."""
+def create_bridge(name: str, *, mtu: int, mac: str, vlan_filtering: bool) -> Request:
+    """The request that creates a bridge, or finds that it exists. `mtu` 0 leaves the kernel's."""
     data: list[Any] = [("IFLA_BR_VLAN_FILTERING", 1)] if vlan_filtering else []
     info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]
     # A bridge without a fixed address changes it with its ports (W-BR15).
     attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), *_mtu(mtu)]
     message = _message(attributes=[*attributes, ("IFLA_LINKINFO", {"attrs": info})])
-    what = f"create bridge {name}"
-    netlink.submit(Request(what, RTM_NEWLINK, message, CREATE, tolerate=PRESENT))
+    return Request(f"create bridge {name}", RTM_NEWLINK, message, CREATE, tolerate=PRESENT)
 
 
 def enable_vlan_filtering(name: str) -> Request:
@@ -115,8 +114,8 @@ class VethEnd(NamedTuple):
     up: bool = False
 
 
-def create_veth(netlink: Netlink, host: VethEnd, container: VethEnd, *, mtu: int) -> None:
-    """Create a pair in one message, each end in its place. Raises KernelError.
+def create_veth(host: VethEnd, container: VethEnd, *, mtu: int) -> Request:
+    """The request that creates a pair, each end in its place.
 
     The kernel refuses to create a peer that is up (ENOTCONN); the host's end can be.
     """
@@ -140,7 +139,7 @@ def create_veth(netlink: Netlink, host: VethEnd, container: VethEnd, *, mtu: int
         flags=flags, change=flags, attributes=[*own, ("IFLA_LINKINFO", {"attrs": info})]
     )
     what = f"create veth pair {host.name} and {container.name}"
-    netlink.submit(Request(what, RTM_NEWLINK, message, CREATE))
+    return Request(what, RTM_NEWLINK, message, CREATE)
 
 
 def change(name: str, *attributes: tuple[str, Any], what: str = "") -> Request:

@@ -98,7 +98,7 @@ class Netlink:
         if not requests:
             return
         first = self._sequence + 1
-        self._send(b"".join(self._encode(one, NLM_F_ACK) for one in requests))
+        self._send(b"".join(self.encode(one, NLM_F_ACK) for one in requests))
         failed: dict[int, tuple[int, str]] = {}
         waiting = len(requests)
         while waiting:
@@ -117,7 +117,7 @@ class Netlink:
 
         Raises KernelError for anything but the errnos that the request tolerates.
         """
-        self._send(self._encode(request, 0))
+        self._send(self.encode(request, 0))
         while True:
             for kind, flags, sequence, body in self._receive():
                 if sequence != self._sequence:
@@ -155,7 +155,7 @@ class Netlink:
                 yield _decode(message, kind, body)
 
     def _dump_once(self, request: Request) -> tuple[list[Any], bool]:
-        self._send(self._encode(request, NLM_F_DUMP))
+        self._send(self.encode(request, NLM_F_DUMP))
         objects: list[Any] = []
         complete = True
         while True:
@@ -170,7 +170,8 @@ class Netlink:
                     raise KernelError(request.what, number, text)
                 objects.append(_decode(request.message, kind, body))
 
-    def _encode(self, request: Request, flags: int) -> bytes:
+    def encode(self, request: Request, flags: int) -> bytes:
+        """The request's message, with the socket's next sequence number."""
         self._sequence += 1
         message = request.message
         message["header"]["type"] = request.type

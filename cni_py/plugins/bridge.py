@@ -382,7 +382,7 @@ def _configure(
         masquerade.set_up(call.attachment, _addresses(result), plan.backend)
     if plan.gateway:
         _enable_forwarding({one.version for one in _gateways(result)})
-    interface.announce(sides.container, eth, result)
+    interface.announce(sides.inside, eth)
     return result
 
 

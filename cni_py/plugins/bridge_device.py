@@ -60,7 +60,9 @@ def _ensure(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool, promisc
     """
     bridge = links.get(host, name)
     if bridge is None:
-        links.create_bridge(host, name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering)
+        host.submit(
+            links.create_bridge(name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering)
+        )
         bridge = links.get(host, name)
     if bridge is None:
         raise KernelError(f"look up bridge {name}", errno.ENODEV)
@@ -117,7 +119,7 @@ def ensure_vlan_interface(host: Netlink, bridge: Link, vlan: int, *, keep_defaul
     have = links.get(host, name)
     if have is None:
         try:
-            links.create_veth(host, VethEnd(name), VethEnd(port), mtu=bridge.mtu)
+            host.submit(links.create_veth(VethEnd(name), VethEnd(port), mtu=bridge.mtu))
         except KernelError as error:
             if error.errno != errno.EEXIST:
                 raise

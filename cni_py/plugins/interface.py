@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cni_py.kernel import addresses, links, neighbours, routes, sysctl
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel import addresses, links, routes, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.spec.addresses import is_default
 from cni_py.spec.errors import CniError, Code
@@ -53,6 +51,7 @@ def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
         sysctl.write_if_present(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_dad", detect)
     sysctl.write_if_present(f"net/ipv4/conf/{ifname}/arp_notify", "1")
+    sysctl.write_if_present(f"net/ipv6/conf/{ifname}/ndisc_notify", "1")
 
 
 def configure(sides: Sides, link: Link, result: Result, index: int) -> None:
@@ -90,13 +89,15 @@ def _requests(link: Link, result: Result, index: int, ipv6_flags: int) -> list[R
     return requests
 
 
-def announce(container: Netns, link: Link, result: Result) -> None:
-    """Tell the neighbours of the new addresses; that nobody hears it is no reason to fail."""
-    try:
-        with container.entered():
-            neighbours.announce(link.name, link.mac, (one.address.ip for one in result.ips))
-    except KernelError as error:
-        sys.stderr.write(f"cni-py: {error}\n")
+def announce(inside: Netlink, link: Link) -> None:
+    """Have the kernel tell the neighbours of the interface's addresses. Raises KernelError.
+
+    Setting the hardware address that it has already makes `arp_notify` and `ndisc_notify` send a
+    gratuitous ARP request and an unsolicited neighbour advertisement for each. The kernel also does
+    that when the link comes up, but then the bridge's port does not forward yet.
+    """
+    what = f"announce the addresses of {link.name}"
+    inside.submit(links.change(link.name, ("IFLA_ADDRESS", link.mac), what=what))
 
 
 def addresses_inside(container: Netns, ifname: str) -> list[Cidr]:

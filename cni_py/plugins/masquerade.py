@@ -72,6 +72,11 @@ def require_backend(backend: str) -> None:
         raise CniError(Code.INTERNAL, msg, 'install it, or set ipMasqBackend to "nftables"')
 
 
+def describe(attachment: Attachment, addresses: Sequence[Cidr]) -> list[Command]:
+    """The nftables commands of a container's ADD, once its network's chain is there."""
+    return [_element_command("create", attachment, one) for one in addresses]
+
+
 def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
     """Masquerade what comes from `addresses` and goes outside their subnets. Raises CniError."""
     if backend == NFTABLES:
@@ -151,7 +156,7 @@ def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cid
     costs the kernel's grace period (12 ms), so nothing is tried that usually fails.
     """
     what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
-    elements = [_element_command("create", attachment, one) for one in addresses]
+    elements = describe(attachment, addresses)
     try:
         nft.apply(what, *elements)
     except KernelError as error:

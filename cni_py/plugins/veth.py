@@ -63,7 +63,7 @@ def create(
 def _create(sides: Sides, attachment: Attachment, *, mac: str, mtu: int, master: int) -> None:
     host = VethEnd(attachment.host_ifname, master=master, up=True)
     inside = VethEnd(attachment.ifname, mac, netns_fd=sides.container.fd)
-    links.create_veth(sides.host, host, inside, mtu=mtu)
+    sides.host.submit(links.create_veth(host, inside, mtu=mtu))
 
 
 def _require_stale(sides: Sides, attachment: Attachment, error: KernelError) -> None:

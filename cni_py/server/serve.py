@@ -1,0 +1,325 @@
+"""The server's parent process: it takes connections and hands each to a worker forked ahead.
+
+It runs no plugin itself. A connection counts only once its message is there, so an idle one costs
+nothing; calls that find no worker wait in a queue. A worker serves one call and ends.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from cni_py.spec.errors import Code
+
+from . import preload, sockets, worker
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .settings import Settings
+
+_IDLE_CONNECTION_SECONDS = 10.0
+_KILL_AFTER_SECONDS = 10.0
+_CHANNEL_FD = 3
+_METRICS_SECONDS = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass
+class _Worker:
+    """A child process, and the channel to it. `since` is when its call began, 0 while it waits."""
+
+    pid: int
+    channel: socket.socket
+    since: float = 0.0
+    reported: bool = False
+    told_to_end: bool = False
+
+
+@dataclass
+class Server:
+    """The parent's state; `run` is its loop."""
+
+    calls: socket.socket
+    metrics_socket: socket.socket | None
+    settings: Settings
+    own_paths: tuple[Path, ...] = ()
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._idle: list[_Worker] = []
+        self._busy: dict[int, _Worker] = {}
+        self._waiting: dict[socket.socket, float] = {}
+        self._queue: deque[socket.socket] = deque()
+        self._readers: dict[socket.socket, float] = {}
+        self._stopping = False
+        self._reloading = False
+
+    def run(self) -> bool:
+        """Serve until SIGTERM (False) or SIGHUP (True: execute the program anew)."""
+        preload.load()
+        gc.collect()
+        gc.freeze()
+        wakeup = self._listen_to_signals()
+        self._register(self.calls, self._accept)
+        if self.metrics_socket is not None:
+            self._register(self.metrics_socket, self._accept_reader)
+        self._fork_idle()
+        _log({"event": "listening", "socket": str(self.calls.getsockname())})
+        while not (self._stopping and not self._queue and not self._busy):
+            for key, _ in self._selector.select(self._timeout()):
+                action: Callable[[], None] = key.data
+                action()
+            self._dispatch()
+            self._expire()
+        wakeup.close()
+        for one in self._idle:
+            one.channel.close()
+        return self._reloading
+
+    # Signals.
+
+    def _listen_to_signals(self) -> socket.socket:
+        reader, writer = socket.socketpair()
+        reader.settimeout(0.0)
+        writer.settimeout(0.0)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+        def news() -> None:
+            for number in reader.recv(64):
+                self._stop(reloading=number == signal.SIGHUP)
+
+        self._register(reader, news)
+        return writer
+
+    def _stop(self, *, reloading: bool) -> None:
+        """Take no more connections; what has been taken is served."""
+        if self._stopping:
+            return
+        self._stopping, self._reloading = True, reloading
+        self._selector.unregister(self.calls)
+        if not reloading:
+            for path in self.own_paths:
+                path.unlink(missing_ok=True)
+            self.calls.close()
+        _log({"event": "reloading" if reloading else "stopping", "busy": len(self._busy)})
+
+    # Connections.
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.calls.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Out of descriptors, say: the connection stays in the kernel's queue.
+                _log({"event": "accept failed", "error": str(error)})
+                return
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        if not sockets.may_call(connection):
+            worker.refuse(connection, Code.INVALID_ENVIRONMENT, "only root may call the server")
+            connection.close()
+            return
+        if len(self._waiting) >= self.settings.max_idle_connections:
+            self._drop(next(iter(self._waiting)))
+        self._waiting[connection] = time.monotonic()
+        self._register(connection, lambda: self._ready(connection))
+
+    def _ready(self, connection: socket.socket) -> None:
+        """The call's message has come, or the caller has gone."""
+        self._selector.unregister(connection)
+        del self._waiting[connection]
+        try:
+            gone = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            gone = True
+        if gone:
+            connection.close()
+        elif len(self._queue) >= self.settings.max_queue:
+            details = f"{len(self._queue)} calls are waiting"
+            worker.refuse(connection, Code.TRY_AGAIN_LATER, "too many calls at once", details)
+            connection.close()
+        else:
+            self._queue.append(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        del self._waiting[connection]
+        connection.close()
+
+    # Workers.
+
+    def _dispatch(self) -> None:
+        """Give waiting calls to idle workers, and fork new ones for those to come."""
+        while self._queue:
+            if not self._idle:
+                if len(self._busy) >= self.settings.max_workers:
+                    return
+                self._fork()
+            one = self._idle.pop()
+            connection = self._queue.popleft()
+            fds = array.array("i", [connection.fileno()])
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
+            try:
+                one.channel.sendmsg([b"C"], rights, socket.MSG_NOSIGNAL)
+            except OSError:
+                # The worker has died while it waited: its end of the channel tells.
+                self._queue.appendleft(connection)
+                self._lose(one)
+                continue
+            connection.close()
+            one.since = time.monotonic()
+            self._busy[one.pid] = one
+        if not self._stopping:
+            self._fork_idle()
+
+    def _fork_idle(self) -> None:
+        room = self.settings.max_workers - len(self._busy)
+        while len(self._idle) < min(self.settings.idle_workers, room):
+            self._fork()
+
+    def _fork(self) -> None:
+        own, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(childs)
+        childs.close()
+        one = _Worker(pid, own)
+        self._idle.append(one)
+        self._register(own, lambda: self._hear(one))
+
+    def _hear(self, one: _Worker) -> None:
+        """A worker's report, or its end."""
+        try:
+            data = one.channel.recv(worker.MAX_REPORT_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            self._lose(one)
+            return
+        plugin, verb, code, milliseconds, container, trace = json.loads(data)
+        one.reported = True
+        self.metrics.count(plugin, verb, code, milliseconds)
+        line = {"event": "call", "plugin": plugin, "verb": verb, "container": container}
+        line |= {"milliseconds": milliseconds}
+        if code >= 0:
+            line["code"] = code
+        if trace:
+            line["traceparent"] = trace
+        _log(line)
+
+    def _lose(self, one: _Worker) -> None:
+        """A worker has ended: take it off the lists, and reap it."""
+        self._selector.unregister(one.channel)
+        one.channel.close()
+        if self._busy.pop(one.pid, None) is not None and not one.reported:
+            self.metrics.lost += 1
+            _log({"event": "worker died", "pid": one.pid})
+        elif one in self._idle:
+            self._idle.remove(one)
+        os.waitpid(one.pid, 0)
+
+    def _expire(self) -> None:
+        """End calls that take too long, and connections that never become calls."""
+        now = time.monotonic()
+        for one in list(self._busy.values()):
+            over = now - one.since - self.settings.call_seconds
+            if over > 0 and not one.told_to_end:
+                # It undoes what it has done, and answers with code 11.
+                one.told_to_end = True
+                os.kill(one.pid, signal.SIGTERM)
+            elif over > _KILL_AFTER_SECONDS:
+                os.kill(one.pid, signal.SIGKILL)
+        for connection, since in list(self._waiting.items()):
+            if now - since > _IDLE_CONNECTION_SECONDS:
+                self._drop(connection)
+        for reader, since in list(self._readers.items()):
+            if now - since > _METRICS_SECONDS:
+                self._close_reader(reader)
+
+    def _timeout(self) -> float | None:
+        """Until the next thing that expires."""
+        now = time.monotonic()
+        deadlines = [since + _IDLE_CONNECTION_SECONDS for since in self._waiting.values()]
+        deadlines += [since + _METRICS_SECONDS for since in self._readers.values()]
+        for one in self._busy.values():
+            grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
+            deadlines.append(one.since + self.settings.call_seconds + grace)
+        return max(0.01, min(deadlines) - now) if deadlines else None
+
+    # Metrics.
+
+    def _accept_reader(self) -> None:
+        if self.metrics_socket is None:
+            return
+        try:
+            reader, _ = self.metrics_socket.accept()
+        except OSError:
+            return
+        reader.settimeout(0.0)
+        self._readers[reader] = time.monotonic()
+        self._register(reader, lambda: self._answer_reader(reader))
+
+    def _answer_reader(self, reader: socket.socket) -> None:
+        gauges = {
+            "workers_idle": ("Workers that wait for a call.", len(self._idle)),
+            "workers_busy": ("Workers that serve a call.", len(self._busy)),
+            "queue": ("Calls that wait for a worker.", len(self._queue)),
+            "connections_idle": ("Connections without a call yet.", len(self._waiting)),
+        }
+        body = self.metrics.text(gauges).encode()
+        head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        try:
+            reader.recv(4096)
+            reader.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        except OSError as error:
+            _log({"event": "metrics not sent", "error": str(error)})
+        self._close_reader(reader)
+
+    def _close_reader(self, reader: socket.socket) -> None:
+        self._selector.unregister(reader)
+        del self._readers[reader]
+        reader.close()
+
+    def _register(self, file: socket.socket, action: Callable[[], None]) -> None:
+        self._selector.register(file, selectors.EVENT_READ, action)
+
+
+def _become_worker(channel: socket.socket) -> NoReturn:
+    """In the child: nothing of the server's stays but the channel."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(channel.fileno(), _CHANNEL_FD, inheritable=False)
+        os.closerange(_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        worker.serve_one(socket.socket(fileno=_CHANNEL_FD))
+    finally:
+        os._exit(1)
+
+
+def _log(line: dict[str, object]) -> None:
+    """One structured line on stderr; journald takes it from there."""
+    try:
+        sys.stderr.write(json.dumps(line, separators=(",", ":")) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return

@@ -1,0 +1,37 @@
+"""Starting the server, and starting it anew in the same process with the same sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from . import sockets
+from .serve import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .settings import Settings
+
+
+def start(path: Path, metrics_path: Path, settings: Settings) -> None:
+    """Serve until SIGTERM. SIGHUP executes the program anew: an upgrade loses no call.
+
+    Raises OSError when a socket cannot be had.
+    """
+    passed = sockets.passed_sockets()
+    if passed:
+        calls, metrics = passed[0], passed[1] if len(passed) > 1 else None
+        own = "CNI_PY_OWN_SOCKETS" in os.environ
+    else:
+        calls = sockets.listen(path, socket.SOCK_SEQPACKET)
+        metrics = sockets.listen(metrics_path, socket.SOCK_STREAM)
+        own = True
+    if not Server(calls, metrics, settings, (path, metrics_path) if own else ()).run():
+        return
+    environ = sockets.pass_on([one for one in (calls, metrics) if one is not None])
+    if own:
+        environ["CNI_PY_OWN_SOCKETS"] = "1"
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
