@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,15 +14,11 @@ from cni_py.kernel import links, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.spec.addresses import cidr, default_route, is_default
-from cni_py.spec.args import load_args
-from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
-from cni_py.spec.names import validate_device_name
 from cni_py.spec.results import Interface, IPConfig, Result, Route
-from cni_py.spec.versions import FAMILY_020
 
 from . import bridge_device, interface, masquerade, spoof_check, veth
-from .hardware_address import parse_mac
+from .bridge_config import Config, Plan, plan_of
 from .teardown import Teardown, undone_on_failure
 from .veth import Sides
 
@@ -37,73 +33,18 @@ if TYPE_CHECKING:
 
 NAME = "bridge"
 
-_MAX_VLAN = 4094
-_MIN_MTU, _MAX_MTU = 68, 65535
 _PORT_UP_SECONDS = 2.5
 # The places of the entries in `interfaces`.
 _BRIDGE, _HOST, _CONTAINER = range(3)
 
 
-class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
-    """Tagged VLANs: the range from minID to maxID, the one id, or both."""
-
-    min_id: int | None = msgspec.field(default=None, name="minID")
-    max_id: int | None = msgspec.field(default=None, name="maxID")
-    id: int | None = None
-
-
-class _Mac(msgspec.Struct, frozen=True, kw_only=True):
-    mac: str = ""
-
-
-class _Args(msgspec.Struct, frozen=True, kw_only=True):
-    cni: _Mac = _Mac()
-
-
-class Config(PluginConfig, frozen=True, kw_only=True):
-    """bridge's configuration; without an IPAM type the container's interface has no address."""
-
-    bridge: str = "cni0"
-    is_gateway: bool = False
-    is_default_gateway: bool = False
-    force_address: bool = False
-    ip_masq: bool = False
-    ip_masq_backend: str | None = None
-    mtu: int = 0
-    hairpin_mode: bool = False
-    promisc_mode: bool = False
-    vlan: int = 0
-    vlan_trunk: tuple[VlanTrunk, ...] | None = None
-    preserve_default_vlan: bool = False
-    macspoofchk: bool = False
-    enabledad: bool = False
-    disable_container_interface: bool = False
-    port_isolation: bool = False
-    ipam: IpamType = IpamType()
-    args: _Args = _Args()
-    runtime_config: _Mac = _Mac()
-
-
 DelConfig = Config
-
-
-class _Plan(NamedTuple):
-    """What the configuration asks for, checked."""
-
-    mac: str
-    trunk: tuple[tuple[int, int], ...]
-    gateway: bool
-    backend: str
-
-    def tagged(self, config: Config) -> bool:
-        """Whether the port has VLANs."""
-        return bool(config.vlan or self.trunk)
 
 
 def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and make the host its gateway as configured."""
     config, attachment = call.config, call.attachment
-    plan = _plan(call)
+    plan = plan_of(call)
     with ExitStack() as stack:
         container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
         host = stack.enter_context(Netlink())
@@ -163,7 +104,7 @@ def delete(call: Call[Config]) -> None:
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     config, attachment = call.config, call.attachment
-    plan = _plan(call)
+    plan = plan_of(call)
     if config.ipam.type:
         delegation.ipam_check(call.request, config.ipam.type)
     result = interface.previous(call)
@@ -195,7 +136,7 @@ def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
     config = call.config
     try:
-        _plan(call)
+        plan_of(call)
         with Netlink() as host:
             have = links.get(host, config.bridge)
         if have is not None and have.kind != "bridge":
@@ -229,89 +170,6 @@ def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
     teardown.finish()
 
 
-# The configuration.
-
-
-def _plan(call: Call[Config]) -> _Plan:
-    """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
-    config = call.config
-    validate_device_name(config.bridge, "bridge")
-    if config.hairpin_mode and config.promisc_mode:
-        msg = "cannot set hairpin mode and promiscuous mode at the same time"
-        raise CniError(Code.INVALID_CONFIG, msg, "hairpinMode and promiscMode are both true")
-    if config.ipam.type and config.disable_container_interface:
-        msg = "cannot use IPAM when DisableContainerInterface flag is set"
-        raise CniError(Code.INVALID_CONFIG, msg, f'ipam.type is "{config.ipam.type}"')
-    if not 0 <= config.vlan <= _MAX_VLAN:
-        msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
-        raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
-    if config.mtu and not _MIN_MTU <= config.mtu <= _MAX_MTU:
-        msg = f"invalid mtu {config.mtu}"
-        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-    if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
-        msg = "cannot convert: no valid IP addresses"
-        details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-    gateway = config.is_gateway or config.is_default_gateway
-    if gateway and config.vlan and config.ipam.type:
-        bridge_device.vlan_interface_name(config.bridge, config.vlan)
-    masquerades = config.ip_masq and config.ipam.type
-    backend = masquerade.choose_backend(config.ip_masq_backend) if masquerades else ""
-    if backend:
-        masquerade.require_backend(backend)
-    if config.macspoofchk:
-        masquerade.require_backend(masquerade.NFTABLES)
-    return _Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
-
-
-def _mac(call: Call[Config]) -> str:
-    """The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1)."""
-    asked = load_args(call.args, ("MAC",))
-    sources = (
-        ("runtimeConfig.mac", call.config.runtime_config.mac),
-        ("args.cni.mac", call.config.args.cni.mac),
-        ("CNI_ARGS MAC", asked.get("MAC", "")),
-    )
-    return next((parse_mac(text, source) for source, text in sources if text), "")
-
-
-def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:
-    """The union of the entries as ascending ranges that neither touch nor overlap."""
-    vids: set[int] = set()
-    for position, one in enumerate(configured):
-        vids.update(_vids(one, f"vlanTrunk[{position}]"))
-    ranges: list[tuple[int, int]] = []
-    for vid in sorted(vids):
-        if ranges and ranges[-1][1] == vid - 1:
-            ranges[-1] = (ranges[-1][0], vid)
-        else:
-            ranges.append((vid, vid))
-    return tuple(ranges)
-
-
-def _vids(one: VlanTrunk, path: str) -> set[int]:
-    lowest, highest = one.min_id, one.max_id
-    problem = ""
-    if lowest is None and highest is not None:
-        problem = "minID and maxID should be configured simultaneously, minID is missing"
-    elif highest is None and lowest is not None:
-        problem = "minID and maxID should be configured simultaneously, maxID is missing"
-    elif lowest is not None and not 1 <= lowest <= _MAX_VLAN:
-        problem = "incorrect trunk minID parameter"
-    elif highest is not None and not 1 <= highest <= _MAX_VLAN:
-        problem = "incorrect trunk maxID parameter"
-    elif lowest is not None and highest is not None and highest < lowest:
-        problem = "minID is greater than maxID in trunk parameter"
-    elif one.id is not None and not 1 <= one.id <= _MAX_VLAN:
-        problem = "incorrect trunk id parameter"
-    if problem:
-        details = f"{path} has minID {lowest}, maxID {highest}, id {one.id}: 1 to {_MAX_VLAN}"
-        raise CniError(Code.INVALID_CONFIG, problem, details)
-    vids = set() if one.id is None else {one.id}
-    return vids if lowest is None or highest is None else vids | set(range(lowest, highest + 1))
-
-
 # ADD.
 
 
@@ -325,7 +183,7 @@ def _bridge(host: Netlink, config: Config) -> AbstractContextManager[Link]:
     )
 
 
-def _set_up_port(sides: Sides, call: Call[Config], plan: _Plan) -> tuple[Link, Link]:
+def _set_up_port(sides: Sides, call: Call[Config], plan: Plan) -> tuple[Link, Link]:
     """Label the host's end, set its bridge port; returns both ends as they are now."""
     config, name = call.config, call.attachment.host_ifname
     sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
@@ -354,7 +212,7 @@ def _l2_result(call: Call[Config], bridge: Link, port: Link, eth: Link) -> Resul
 
 
 def _configure(
-    sides: Sides, bridge: Link, port: Link, call: Call[Config], plan: _Plan, l2: Result
+    sides: Sides, bridge: Link, port: Link, call: Call[Config], plan: Plan, l2: Result
 ) -> Result:
     """Everything that has to do with addresses."""
     config = call.config
@@ -386,7 +244,7 @@ def _configure(
     return result
 
 
-def _with_gateways(config: Config, plan: _Plan, l2: Result, decided: Result) -> Result:
+def _with_gateways(config: Config, plan: Plan, l2: Result, decided: Result) -> Result:
     """IPAM's result with the container's interface, the gateways, and the default routes."""
     ips = []
     routes = list(decided.routes)
@@ -464,7 +322,7 @@ def _check_bridge(host: Netlink, config: Config, result: Result) -> Link:
     return bridge
 
 
-def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan: _Plan) -> Link:
+def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan: Plan) -> Link:
     config = call.config
     port = links.get_by_index(host, eth.peer_index)
     if port is None or port.peer_index != eth.ifindex or port.kind != "veth":

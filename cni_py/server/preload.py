@@ -18,7 +18,7 @@ from cni_py.ipam import host_local
 from cni_py.kernel import addresses, links, routes
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nftables import nftables
-from cni_py.plugins import bridge, masquerade
+from cni_py.plugins import bridge, bridge_config, masquerade
 from cni_py.spec.addresses import default_route
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.call import gate_version, read_request, typed_call
@@ -79,7 +79,7 @@ def rehearse() -> None:
     environment = read_environment(_ENVIRON)
     request = read_request(environment, _ENVIRON, json.dumps(_CONFIG).encode())
     request = gate_version(request, skel.EXECUTABLES["bridge"].versions)
-    bridge.status(typed_call(request, bridge.Config))
+    bridge.status(typed_call(request, bridge_config.Config))
     with TemporaryDirectory(prefix="rehearsal-", dir=_scratch()) as folder:
         request.raw["ipam"] = {**_IPAM, "dataDir": folder}
         result = host_local.add(typed_call(request, host_local.Config))

@@ -1,0 +1,157 @@
+"""bridge's configuration: its keys, and what types cannot say of them (plugins.md 3.1.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.spec.args import load_args
+from cni_py.spec.config import IpamType, PluginConfig
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import validate_device_name
+from cni_py.spec.versions import FAMILY_020
+
+from . import bridge_device, masquerade
+from .hardware_address import parse_mac
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni_py.spec.call import Call
+
+_MAX_VLAN = 4094
+_MIN_MTU, _MAX_MTU = 68, 65535
+
+
+class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
+    """Tagged VLANs: the range from minID to maxID, the one id, or both."""
+
+    min_id: int | None = msgspec.field(default=None, name="minID")
+    max_id: int | None = msgspec.field(default=None, name="maxID")
+    id: int | None = None
+
+
+class _Mac(msgspec.Struct, frozen=True, kw_only=True):
+    mac: str = ""
+
+
+class _Args(msgspec.Struct, frozen=True, kw_only=True):
+    cni: _Mac = _Mac()
+
+
+class Config(PluginConfig, frozen=True, kw_only=True):
+    """bridge's configuration; without an IPAM type the container's interface has no address."""
+
+    bridge: str = "cni0"
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    ip_masq_backend: str | None = None
+    mtu: int = 0
+    hairpin_mode: bool = False
+    promisc_mode: bool = False
+    vlan: int = 0
+    vlan_trunk: tuple[VlanTrunk, ...] | None = None
+    preserve_default_vlan: bool = False
+    macspoofchk: bool = False
+    enabledad: bool = False
+    disable_container_interface: bool = False
+    port_isolation: bool = False
+    ipam: IpamType = IpamType()
+    args: _Args = _Args()
+    runtime_config: _Mac = _Mac()
+
+
+class Plan(NamedTuple):
+    """What the configuration asks for, checked."""
+
+    mac: str
+    trunk: tuple[tuple[int, int], ...]
+    gateway: bool
+    backend: str
+
+    def tagged(self, config: Config) -> bool:
+        """Whether the port has VLANs."""
+        return bool(config.vlan or self.trunk)
+
+
+def plan_of(call: Call[Config]) -> Plan:
+    """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
+    config = call.config
+    validate_device_name(config.bridge, "bridge")
+    if config.hairpin_mode and config.promisc_mode:
+        msg = "cannot set hairpin mode and promiscuous mode at the same time"
+        raise CniError(Code.INVALID_CONFIG, msg, "hairpinMode and promiscMode are both true")
+    if config.ipam.type and config.disable_container_interface:
+        msg = "cannot use IPAM when DisableContainerInterface flag is set"
+        raise CniError(Code.INVALID_CONFIG, msg, f'ipam.type is "{config.ipam.type}"')
+    if not 0 <= config.vlan <= _MAX_VLAN:
+        msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
+        raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
+    if config.mtu and not _MIN_MTU <= config.mtu <= _MAX_MTU:
+        msg = f"invalid mtu {config.mtu}"
+        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
+        msg = "cannot convert: no valid IP addresses"
+        details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+    gateway = config.is_gateway or config.is_default_gateway
+    if gateway and config.vlan and config.ipam.type:
+        bridge_device.vlan_interface_name(config.bridge, config.vlan)
+    masquerades = config.ip_masq and config.ipam.type
+    backend = masquerade.choose_backend(config.ip_masq_backend) if masquerades else ""
+    if backend:
+        masquerade.require_backend(backend)
+    if config.macspoofchk:
+        masquerade.require_backend(masquerade.NFTABLES)
+    return Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
+
+
+def _mac(call: Call[Config]) -> str:
+    """The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1)."""
+    asked = load_args(call.args, ("MAC",))
+    sources = (
+        ("runtimeConfig.mac", call.config.runtime_config.mac),
+        ("args.cni.mac", call.config.args.cni.mac),
+        ("CNI_ARGS MAC", asked.get("MAC", "")),
+    )
+    return next((parse_mac(text, source) for source, text in sources if text), "")
+
+
+def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:
+    """The union of the entries as ascending ranges that neither touch nor overlap."""
+    vids: set[int] = set()
+    for position, one in enumerate(configured):
+        vids.update(_vids(one, f"vlanTrunk[{position}]"))
+    ranges: list[tuple[int, int]] = []
+    for vid in sorted(vids):
+        if ranges and ranges[-1][1] == vid - 1:
+            ranges[-1] = (ranges[-1][0], vid)
+        else:
+            ranges.append((vid, vid))
+    return tuple(ranges)
+
+
+def _vids(one: VlanTrunk, path: str) -> set[int]:
+    lowest, highest = one.min_id, one.max_id
+    problem = ""
+    if lowest is None and highest is not None:
+        problem = "minID and maxID should be configured simultaneously, minID is missing"
+    elif highest is None and lowest is not None:
+        problem = "minID and maxID should be configured simultaneously, maxID is missing"
+    elif lowest is not None and not 1 <= lowest <= _MAX_VLAN:
+        problem = "incorrect trunk minID parameter"
+    elif highest is not None and not 1 <= highest <= _MAX_VLAN:
+        problem = "incorrect trunk maxID parameter"
+    elif lowest is not None and highest is not None and highest < lowest:
+        problem = "minID is greater than maxID in trunk parameter"
+    elif one.id is not None and not 1 <= one.id <= _MAX_VLAN:
+        problem = "incorrect trunk id parameter"
+    if problem:
+        details = f"{path} has minID {lowest}, maxID {highest}, id {one.id}: 1 to {_MAX_VLAN}"
+        raise CniError(Code.INVALID_CONFIG, problem, details)
+    vids = set() if one.id is None else {one.id}
+    return vids if lowest is None or highest is None else vids | set(range(lowest, highest + 1))
