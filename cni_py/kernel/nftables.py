@@ -52,6 +52,11 @@ def nftables() -> Nftables:
     return _contexts[own]
 
 
+def forget_contexts() -> None:
+    """Close all contexts: a forked child must not talk through its parent's."""
+    _contexts.clear()
+
+
 class Nftables:
     """A libnftables context; `nftables()` gives the one to use."""
 

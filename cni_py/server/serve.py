@@ -19,6 +19,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.errors import Code
 
 from . import preload, sockets, worker
@@ -192,8 +193,10 @@ class Server:
             self._fork_idle()
 
     def _fork_idle(self) -> None:
+        """Keep workers ready; while calls run one is enough, for a fork takes their processor."""
+        wanted = 1 if self._busy else self.settings.idle_workers
         room = self.settings.max_workers - len(self._busy)
-        while len(self._idle) < min(self.settings.idle_workers, room):
+        while len(self._idle) < min(wanted, room):
             self._fork()
 
     def _fork(self) -> None:
@@ -309,6 +312,7 @@ def _become_worker(channel: socket.socket) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        forget_contexts()
         os.dup2(channel.fileno(), _CHANNEL_FD, inheritable=False)
         os.closerange(_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
         worker.serve_one(socket.socket(fileno=_CHANNEL_FD))
