@@ -56,7 +56,7 @@ def main(name: str) -> int:
     output = Output(_claim_stdout())
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGINT, interrupted)
-    return run(name, os.environ, _STDIN, output)
+    return run(name, _environ(), _STDIN, output)
 
 
 class Output:
@@ -108,6 +108,21 @@ def _claim_stdout() -> int:
         output = _CLOSED
     os.dup2(_STDERR, _STDOUT)
     return output
+
+
+def _environ() -> dict[str, str]:
+    """The environment as the runtime gave it, which is what a delegate gets (DG-02).
+
+    In the C locale Python sets an LC_CTYPE of its own (PEP 538).
+    """
+    environ = dict(os.environ)
+    if environ.pop("LC_CTYPE", None) is not None:
+        with open("/proc/self/environ", "rb") as file:
+            given = [one.partition(b"=") for one in file.read().split(b"\0")]
+        environ.update(
+            (os.fsdecode(key), os.fsdecode(value)) for key, _, value in given if key == b"LC_CTYPE"
+        )
+    return environ
 
 
 def interrupted(number: int, _frame: FrameType | None) -> NoReturn:

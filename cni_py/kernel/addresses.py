@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+import sys
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import KernelError
 from .messages import ifaddrmsg
-from .netlink import CREATE, Netlink, Request
+from .netlink import CREATE, Netlink, Request, attributes
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import Cidr
@@ -27,6 +29,11 @@ IFA_F_TENTATIVE = 0x40
 RTMGRP_IPV6_IFADDR = 0x100
 
 _BROADCAST_BITS = 31
+
+# linux/if_addr.h
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_NLMSG_BYTES = 16
+_INFO = struct.Struct("=BBBBI")
 
 
 class Address(NamedTuple):
@@ -64,15 +71,17 @@ def dump(netlink: Netlink, index: int, version: int = 0) -> list[Address]:
     message["family"] = _FAMILY[version]
     message["index"] = index
     message["attrs"] = []
-    found = netlink.dump(Request(f"list the addresses of link {index}", RTM_GETADDR, message))
-    return [
-        Address(
-            ip_interface(f"{_own_address(one)}/{one['prefixlen']}"),
-            one.get_attr("IFA_FLAGS") or one["flags"],
-        )
-        for one in found
-        if one["index"] == index
-    ]
+    request = Request(f"list the addresses of link {index}", RTM_GETADDR, message)
+    found = []
+    for body in netlink.dump(request):
+        _, length, flags, _, link = _INFO.unpack_from(body, _NLMSG_BYTES)
+        have = attributes(body, _NLMSG_BYTES + _INFO.size)
+        if link == index:
+            # On point-to-point links IFA_ADDRESS is the peer's.
+            own = have.get(_IFA_LOCAL) or have[_IFA_ADDRESS]
+            wide = int.from_bytes(have.get(_IFA_FLAGS, b""), sys.byteorder)
+            found.append(Address(ip_interface((own, length)), wide or flags))
+    return found
 
 
 def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: float) -> None:
@@ -81,7 +90,7 @@ def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: 
     `events` is of the same namespace and has joined RTMGRP_IPV6_IFADDR before the addresses were
     added. Raises KernelError: EADDRINUSE for an address that another host has, ETIMEDOUT.
     """
-    reports = events.events(deadline, ifaddrmsg())
+    reports = events.events(deadline)
     while True:
         have = dump(netlink, link.ifindex, 6)
         for one in have:
@@ -96,12 +105,6 @@ def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: 
 
 
 _FAMILY = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-def _own_address(message: Any) -> str:
-    """IFA_LOCAL where there is one: on point-to-point links IFA_ADDRESS is the peer's."""
-    text: str = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return text
 
 
 def _message(index: int, address: Cidr) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import struct
+import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import KernelError
 from .messages import ifinfmsg
-from .netlink import CREATE, RTMGRP_LINK, Netlink, Request
+from .netlink import CREATE, RTMGRP_LINK, Netlink, Request, attributes, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +27,17 @@ IFF_UP = 0x1
 IFF_PROMISC = 0x100
 
 _EXT_MASK_BRIDGE_VLANS = 1 << 1
+
+# linux/if_link.h
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
+_IFLA_PROMISCUITY, _IFLA_LINK_NETNSID = 30, 37
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
+_NO_NETNSID = b"\xff\xff\xff\xff"
+_OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
+_NLMSG_BYTES = 16
+_INFO = struct.Struct("=BxHiII")
 
 GONE = frozenset({errno.ENODEV})
 PRESENT = frozenset({errno.EEXIST})
@@ -202,8 +216,8 @@ def wait_until_up(netlink: Netlink, name: str, deadline: float) -> Link:
         link = _require(netlink, name)
         if link.operstate == "UP":
             return link
-        for message in events.events(deadline, _message()):
-            if message["index"] != link.ifindex:
+        for body in events.events(deadline):
+            if _INFO.unpack_from(body, _NLMSG_BYTES)[2] != link.ifindex:
                 continue
             link = _require(netlink, name)
             if link.operstate == "UP":
@@ -215,7 +229,8 @@ def wait_until_up(netlink: Netlink, name: str, deadline: float) -> Link:
 def bridge_vlans(netlink: Netlink, index: int) -> tuple[tuple[int, int], ...]:
     """The (vid, flags) on one bridge port."""
     message = _message(family=AF_BRIDGE, attributes=[("IFLA_EXT_MASK", _EXT_MASK_BRIDGE_VLANS)])
-    for port in netlink.dump(Request("list bridge VLANs", RTM_GETLINK, message)):
+    for body in netlink.dump(Request("list bridge VLANs", RTM_GETLINK, message)):
+        port = decode(ifinfmsg, body)
         if port["index"] == index:
             spec = port.get_attr("IFLA_AF_SPEC")
             infos = [] if spec is None else spec.get_attrs("IFLA_BRIDGE_VLAN_INFO")
@@ -281,29 +296,39 @@ def _message(
     return message
 
 
-def _link(message: Any) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
-    data = info and info.get_attr("IFLA_INFO_DATA")
-    vlan_filtering = bool(kind == "bridge" and data and data.get_attr("IFLA_BR_VLAN_FILTERING"))
-    port = None
-    if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge":
-        port = info.get_attr("IFLA_INFO_SLAVE_DATA")
-    netnsid = message.get_attr("IFLA_LINK_NETNSID")
+def _link(body: bytes) -> Link:
+    """Read a link's message: by hand, for pyroute2 takes ten times as long (decision 2)."""
+    _, _, index, flags, _ = _INFO.unpack_from(body, _NLMSG_BYTES)
+    have = attributes(body, _NLMSG_BYTES + _INFO.size)
+    info = attributes(have.get(_IFLA_LINKINFO, b""))
+    kind = _text(info.get(_INFO_KIND, b""))
+    data = attributes(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
+    is_port = _text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge"
+    port = attributes(info.get(_INFO_SLAVE_DATA, b"")) if is_port else {}
+    netnsid = have.get(_IFLA_LINK_NETNSID)
     return Link(
-        ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
+        ifindex=index,
+        name=_text(have[_IFLA_IFNAME]),
         kind=kind,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        up=bool(message["flags"] & IFF_UP),
-        operstate=message.get_attr("IFLA_OPERSTATE") or "UNKNOWN",
-        master=message.get_attr("IFLA_MASTER") or 0,
-        peer_index=message.get_attr("IFLA_LINK") or 0,
-        peer_netnsid=None if netnsid is None or netnsid < 0 else netnsid,
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-        promiscuity=message.get_attr("IFLA_PROMISCUITY") or 0,
-        vlan_filtering=vlan_filtering,
-        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
-        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
+        mac=have.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(have.get(_IFLA_MTU)),
+        up=bool(flags & IFF_UP),
+        operstate=_OPERSTATES[_number(have.get(_IFLA_OPERSTATE))],
+        master=_number(have.get(_IFLA_MASTER)),
+        peer_index=_number(have.get(_IFLA_LINK)),
+        peer_netnsid=None if netnsid is None or netnsid == _NO_NETNSID else _number(netnsid),
+        alias=_text(have.get(_IFLA_IFALIAS, b"")),
+        promiscuity=_number(have.get(_IFLA_PROMISCUITY)),
+        vlan_filtering=bool(_number(data.get(_BR_VLAN_FILTERING))),
+        hairpin=bool(_number(port.get(_BRPORT_MODE))),
+        isolated=bool(_number(port.get(_BRPORT_ISOLATED))),
     )
+
+
+def _number(value: bytes | None) -> int:
+    """An attribute of one to four bytes in the machine's order; 0 for none."""
+    return 0 if value is None else int.from_bytes(value, sys.byteorder)
+
+
+def _text(value: bytes) -> str:
+    return os.fsdecode(value.rstrip(b"\0"))

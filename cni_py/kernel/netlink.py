@@ -43,6 +43,7 @@ _NLMSGERR_ATTR_MSG = 1
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_NLA_TYPE_MASK = 0x3FFF
 _DUMP_ATTEMPTS = 8
 
 RTMGRP_LINK = 1
@@ -112,8 +113,8 @@ class Netlink:
             if number and number not in request.tolerate:
                 raise KernelError(request.what, number, text)
 
-    def get(self, request: Request) -> Any | None:
-        """The one object asked for, None if the kernel says that there is none.
+    def get(self, request: Request) -> bytes | None:
+        """The message with the object asked for, None if the kernel says that there is none.
 
         Raises KernelError for anything but the errnos that the request tolerates.
         """
@@ -123,14 +124,14 @@ class Netlink:
                 if sequence != self._sequence:
                     continue
                 if kind != _NLMSG_ERROR:
-                    return _decode(request.message, kind, body)
+                    return body
                 number, text = _acknowledgement(flags, body)
                 if number in request.tolerate:
                     return None
                 raise KernelError(request.what, number or errno.ENODATA, text)
 
-    def dump(self, request: Request) -> list[Any]:
-        """All objects of a kind, from one consistent dump.
+    def dump(self, request: Request) -> list[bytes]:
+        """The messages with all objects of a kind, from one consistent dump.
 
         A dump that the kernel marks as interrupted is taken again. Raises KernelError, with EINTR
         when it was interrupted every time: half a list must not pass for the whole (W-G6).
@@ -141,8 +142,8 @@ class Netlink:
                 return objects
         raise KernelError(request.what, errno.EINTR, "the dump was interrupted each time")
 
-    def events(self, deadline: float, message: Any) -> Iterator[Any]:
-        """What the joined groups report until `deadline` (of time.monotonic()), decoded."""
+    def events(self, deadline: float) -> Iterator[bytes]:
+        """The messages that the joined groups report until `deadline` (of time.monotonic())."""
         while (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
@@ -151,12 +152,12 @@ class Netlink:
                 return
             finally:
                 self._socket.settimeout(None)
-            for kind, _, _, body in received:
-                yield _decode(message, kind, body)
+            for _, _, _, body in received:
+                yield body
 
-    def _dump_once(self, request: Request) -> tuple[list[Any], bool]:
+    def _dump_once(self, request: Request) -> tuple[list[bytes], bool]:
         self._send(self.encode(request, NLM_F_DUMP))
-        objects: list[Any] = []
+        objects: list[bytes] = []
         complete = True
         while True:
             for kind, flags, sequence, body in self._receive():
@@ -168,7 +169,7 @@ class Netlink:
                 if kind == _NLMSG_ERROR:
                     number, text = _acknowledgement(flags, body)
                     raise KernelError(request.what, number, text)
-                objects.append(_decode(request.message, kind, body))
+                objects.append(body)
 
     def encode(self, request: Request, flags: int) -> bytes:
         """The request's message, with the socket's next sequence number."""
@@ -207,11 +208,23 @@ class Netlink:
         return messages
 
 
-def _decode(like: Any, kind: int, body: bytes) -> Any:
-    message = type(like)(body)
+def decode(kind: type[Any], body: bytes) -> Any:
+    """A message as pyroute2's class `kind` reads it."""
+    message = kind(body)
     message.decode()
-    message["header"]["type"] = kind
     return message
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The attributes from `offset` on, by number, without the flags in it; the last one counts."""
+    found = {}
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _NLA_TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
 
 
 def _acknowledgement(flags: int, body: bytes) -> tuple[int, str]:
@@ -223,10 +236,5 @@ def _acknowledgement(flags: int, body: bytes) -> tuple[int, str]:
     offset = _HEADER.size + 4
     (echoed,) = struct.unpack_from("=I", body, offset)
     offset += _HEADER.size if flags & NLM_F_CAPPED else (echoed + 3) & ~3
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if kind == _NLMSGERR_ATTR_MSG:
-            text = body[offset + _ATTRIBUTE.size : offset + length]
-            return -code, text.rstrip(b"\0").decode(errors="replace")
-        offset += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return -code, ""
+    text = attributes(body, offset).get(_NLMSGERR_ATTR_MSG, b"")
+    return -code, text.rstrip(b"\0").decode(errors="replace")

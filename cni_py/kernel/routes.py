@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cni_py.spec.addresses import default_route
 
 from .messages import rtmsg
-from .netlink import NLM_F_CREATE, Netlink, Request
+from .netlink import NLM_F_CREATE, Netlink, Request, decode
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import IP, Cidr
@@ -78,7 +78,8 @@ def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
         message = rtmsg()
         message["family"] = family
         message["attrs"] = [("RTA_OIF", index)]
-        found.extend(netlink.dump(Request("list the routes", RTM_GETROUTE, message)))
+        bodies = netlink.dump(Request("list the routes", RTM_GETROUTE, message))
+        found.extend(decode(rtmsg, body) for body in bodies)
     own = (one for one in found if one.get_attr("RTA_OIF") == index)
     return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -61,15 +61,15 @@ def add(call: Call[Config]) -> Result:
             stale=lambda: delete(call),
         )
         with undone_on_failure(lambda: delete(call)):
-            port, eth = _set_up_port(sides, call, plan)
-            result = _l2_result(call, bridge, port, eth)
+            ends = _set_up_port(sides, bridge, call, plan)
+            result = _l2_result(call, ends)
             if config.macspoofchk:
-                spoof_check.set_up(attachment, eth.mac)
+                spoof_check.set_up(attachment, ends.eth.mac)
             if config.ipam.type:
-                result = _configure(sides, bridge, port, call, plan, result)
+                result = _configure(sides, ends, call, plan, result)
             elif not config.disable_container_interface:
-                inside.submit(links.set_up(eth.name))
-                links.wait_until_up(host, port.name, time.monotonic() + _PORT_UP_SECONDS)
+                inside.submit(links.set_up(ends.eth.name))
+                links.wait_until_up(host, ends.port.name, time.monotonic() + _PORT_UP_SECONDS)
         return result
 
 
@@ -183,8 +183,16 @@ def _bridge(host: Netlink, config: Config) -> AbstractContextManager[Link]:
     )
 
 
-def _set_up_port(sides: Sides, call: Call[Config], plan: Plan) -> tuple[Link, Link]:
-    """Label the host's end, set its bridge port; returns both ends as they are now."""
+class _Ends(NamedTuple):
+    """The links of an attachment: the bridge, the host's end, the container's."""
+
+    bridge: Link
+    port: Link
+    eth: Link
+
+
+def _set_up_port(sides: Sides, bridge: Link, call: Call[Config], plan: Plan) -> _Ends:
+    """Label the host's end, set its bridge port, and look both ends up."""
     config, name = call.config, call.attachment.host_ifname
     sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
     sides.host.submit(
@@ -199,29 +207,26 @@ def _set_up_port(sides: Sides, call: Call[Config], plan: Plan) -> tuple[Link, Li
     if plan.tagged(config):
         keep = config.preserve_default_vlan
         bridge_device.tag_port(sides.host, port, config.vlan, plan.trunk, keep_default=keep)
-    return port, _require(sides.inside, call.ifname)
+    return _Ends(bridge, port, _require(sides.inside, call.ifname))
 
 
-def _l2_result(call: Call[Config], bridge: Link, port: Link, eth: Link) -> Result:
+def _l2_result(call: Call[Config], ends: _Ends) -> Result:
     interfaces = (
-        Interface(bridge.name, bridge.mac),
-        Interface(port.name, port.mac),
-        Interface(eth.name, eth.mac, sandbox=call.netns),
+        Interface(ends.bridge.name, ends.bridge.mac),
+        Interface(ends.port.name, ends.port.mac),
+        Interface(ends.eth.name, ends.eth.mac, sandbox=call.netns),
     )
     return Result(interfaces=interfaces, dns=call.config.dns)
 
 
-def _configure(
-    sides: Sides, bridge: Link, port: Link, call: Call[Config], plan: Plan, l2: Result
-) -> Result:
+def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Result) -> Result:
     """Everything that has to do with addresses."""
-    config = call.config
+    config, (bridge, port, eth) = call.config, ends
     decided = delegation.ipam_add(call.request, config.ipam.type)
     if not decided.ips:
         msg = "IPAM plugin returned missing IP config"
         raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
     result = _with_gateways(config, plan, l2, decided)
-    eth = _require(sides.inside, call.ifname)
     with sides.container.entered():
         interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
     if config.enabledad:

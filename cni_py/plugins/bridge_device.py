@@ -38,11 +38,11 @@ def ensured(
     """
     lock = _open_lock()
     try:
-        created = links.get(host, name) is None
+        have = links.get(host, name)
+        created = have is None
         try:
-            yield _ensure(
-                host, name, mtu=mtu, vlan_filtering=vlan_filtering, promiscuous=promiscuous
-            )
+            bridge = have or _create(host, name, mtu=mtu, vlan_filtering=vlan_filtering)
+            yield _adapt(host, bridge, vlan_filtering=vlan_filtering, promiscuous=promiscuous)
         except BaseException:
             if created and lock is not None:
                 _delete_unused(host, name, lock)
@@ -52,20 +52,22 @@ def ensured(
             os.close(lock)
 
 
-def _ensure(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool, promiscuous: bool) -> Link:
-    """Create the bridge or adapt it.
-
-    Its hardware address is chosen here and stays (W-BR15); VLAN filtering is turned on where it is
-    needed and off (W-BR6); router advertisements are not accepted (CVE-2020-10749).
-    """
+def _create(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool) -> Link:
+    """Create the bridge; its hardware address is chosen here and stays (W-BR15)."""
+    host.submit(links.create_bridge(name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering))
     bridge = links.get(host, name)
     if bridge is None:
-        host.submit(
-            links.create_bridge(name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering)
-        )
-        bridge = links.get(host, name)
-    if bridge is None:
         raise KernelError(f"look up bridge {name}", errno.ENODEV)
+    return bridge
+
+
+def _adapt(host: Netlink, bridge: Link, *, vlan_filtering: bool, promiscuous: bool) -> Link:
+    """Make of what is there what the configuration needs.
+
+    VLAN filtering is turned on where it is needed and off (W-BR6); router advertisements are not
+    accepted (CVE-2020-10749).
+    """
+    name = bridge.name
     if bridge.kind != "bridge":
         msg = f'"{name}" already exists but is not a bridge'
         kind = bridge.kind or "physical"
