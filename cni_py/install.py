@@ -11,21 +11,44 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from .ipam.delegation import MARKER
+
 REQUIRED_PACKAGES = ("cni_py", "msgspec", "pyroute2", "nftables")
 
 _PATH_LINE = "sys.path[:0] = []\n"
 _MAX_SHEBANG_BYTES = 127
 
+# The Python executables' place beside the launchers, which find it in themselves.
+_PYTHON_FOLDER = ".cni-py"
+_FOLDER_MARK = b"@cni-py executables@"
+_FOLDER_BYTES = 512
+
 
 def install_executables(folder: Path) -> list[Path]:
     """Write every plugin's executable into `folder`, each replaced atomically.
 
-    Returns the files. Raises OSError, and ValueError for an interpreter that cannot be named in a
-    script's first line.
+    A compiled launcher gets the plugins' names, and the Python executables go into a folder beside
+    it, for when no server listens; without a launcher they get the names themselves.
+    Returns the plugins' files. Raises OSError, and ValueError for an interpreter or a folder that
+    cannot be named where it has to be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = sorted(path for path in _sources().iterdir() if path.is_file())
-    return [_install(source, folder) for source in sources if source.suffix == ""]
+    folder = folder.absolute()
+    launcher = launcher_program()
+    python_folder = folder if launcher is None else folder / _PYTHON_FOLDER
+    python_folder.mkdir(parents=True, exist_ok=True)
+    sources = sorted(_sources().iterdir())
+    scripts = [one for one in sources if one.is_file() and one.suffix == ""]
+    installed = [_install_script(one, python_folder) for one in scripts]
+    if launcher is None:
+        return installed
+    program = _launcher_for(launcher, python_folder)
+    return [_replace(folder / one.name, program) for one in scripts]
+
+
+def launcher_program() -> Path | None:
+    """The compiled launcher; None where the package was built without a C compiler."""
+    path = Path(__file__).resolve().parent / "executables" / "cni-py-launcher"
+    return path if path.is_file() else None
 
 
 def search_path() -> list[str]:
@@ -47,7 +70,7 @@ def _sources() -> Path:
     return installed if installed.is_dir() else package.parent / "plugins"
 
 
-def _install(source: Path, folder: Path) -> Path:
+def _install_script(source: Path, folder: Path) -> Path:
     shebang = f"#!{sys.executable} -IS\n"
     if " " in sys.executable or len(os.fsencode(shebang)) > _MAX_SHEBANG_BYTES:
         msg = f"{sys.executable} has a blank or is too long for a script's first line"
@@ -56,9 +79,23 @@ def _install(source: Path, folder: Path) -> Path:
     if not first.startswith("#!") or _PATH_LINE not in rest:
         raise ValueError(f"{source} is not an executable of cni-py")
     text = shebang + rest.replace(_PATH_LINE, f"sys.path[:0] = {search_path()!r}\n")
-    target = folder / source.name
-    new = folder / f".{source.name}.new"
-    new.write_text(text)
+    return _replace(folder / source.name, text.encode())
+
+
+def _launcher_for(launcher: Path, folder: Path) -> bytes:
+    """The launcher with the folder written into it, and the mark of our executables at its end."""
+    name = os.fsencode(folder)
+    if len(name) >= _FOLDER_BYTES:
+        raise ValueError(f"{folder} is too long a path for the launcher")
+    program = launcher.read_bytes()
+    start = program.index(_FOLDER_MARK)
+    field = name.ljust(_FOLDER_BYTES, b"\0")
+    return program[:start] + field + program[start + _FOLDER_BYTES :] + b"\n" + MARKER + b"\n"
+
+
+def _replace(target: Path, content: bytes) -> Path:
+    new = target.with_name(f".{target.name}.new")
+    new.write_bytes(content)
     new.chmod(0o755)
     new.replace(target)
     return target

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures.host import BIN, Host
+from fixtures.host import BIN, MODES, Host
 from fixtures.leaks import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--served", choices=MODES, default=MODES[0], help="what serves the calls")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Host.mode = config.getoption("--served")
 
 
 @pytest.fixture
@@ -21,6 +29,8 @@ def host() -> Iterator[Host]:
     _require_tools()
     host = Host.start()
     try:
+        if Host.mode == "warm":
+            host.serve("--idle-workers", "1")
         yield host
         host.delete_all()
         assert leaks(host) == []

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MODULES = {"host-local": "cni_py.ipam.host_local", "static": "cni_py.ipam.static"}
 
-# Every executable of ours says so in its first lines.
+# Every executable of ours says so: a script in its first lines, a launcher in its last.
 MARKER = b"# cni-py executable"
-_MARKER_WITHIN_BYTES = 512
+_HEAD_BYTES, _TAIL_BYTES = 512, 64
 
 _BUSY_ATTEMPTS = 6
 _BUSY_PAUSE_SECONDS = 1.0
@@ -101,7 +101,10 @@ def _find(name: str, path: str) -> str:
 def _is_ours(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return MARKER in file.read(_MARKER_WITHIN_BYTES)
+            if MARKER in file.read(_HEAD_BYTES):
+                return True
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return MARKER in file.read()
     except OSError:
         return False
 

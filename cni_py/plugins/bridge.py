@@ -79,7 +79,9 @@ def delete(call: Call[Config]) -> None:
     prev = call.prev_result
     addresses: Sequence[Cidr] = () if prev is None else _addresses(prev)
     teardown = Teardown()
-    found = False
+    # Another backend's rules, or the reference plugin's, can be there unless the pair is seen to be
+    # ours: of a vanished namespace's pair the host's end may still be there, or not any more.
+    thorough = True
     with teardown.step(), Netlink() as host:
         container = open_netns(call.netns) if call.netns else None
         with ExitStack() as stack:
@@ -87,14 +89,14 @@ def delete(call: Call[Config]) -> None:
                 stack.enter_context(container)
                 if config.ip_masq and not addresses:
                     addresses = interface.addresses_inside(container, call.ifname)
-            found = veth.delete(host, attachment, container)
+            thorough = not veth.delete(host, attachment, container) or container is None
     if config.macspoofchk:
         with teardown.step():
-            spoof_check.tear_down(attachment, thorough=not found)
+            spoof_check.tear_down(attachment, thorough=thorough)
     if config.ip_masq and config.ipam.type:
         with teardown.step():
             backend = config.ip_masq_backend
-            masquerade.tear_down(attachment, addresses, backend, thorough=not found)
+            masquerade.tear_down(attachment, addresses, backend, thorough=thorough)
     if config.ipam.type:
         with teardown.step():
             delegation.ipam_delete(call.request, config.ipam.type)

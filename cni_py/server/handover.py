@@ -37,6 +37,11 @@ class Handover(NamedTuple):
     cwd: int
     container_netns: int
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that came with the message."""
+        return [getattr(self, name) for name in _FD_NAMES if getattr(self, name) >= 0]
+
 
 def receive(connection: socket.socket) -> Handover:
     """Read the call. Raises ValueError for a message that is not one, OSError."""

@@ -74,6 +74,7 @@ def _serve(connection: socket.socket, channel: socket.socket) -> None:
     status = skel.run(call.name, call.environ, _STDIN, output)
     # From here on the caller's end is expected.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+    _let_go(call)
     _quietly(connection, handover.ENDED + bytes((status,)))
     milliseconds = (time.monotonic() - start) * 1000
     environ = call.environ
@@ -122,6 +123,17 @@ def _take_over(call: Handover, connection: socket.socket) -> _CallersOutput:
     os.environ.update(call.environ)
     _watch(connection)
     return _CallersOutput(stdout, connection)
+
+
+def _let_go(call: Handover) -> None:
+    """Close what is the caller's before it hears of the end: it waits for the end of its pipes, and
+    a namespace lives as long as somebody has it open.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (_STDIN, _STDOUT, _STDERR):
+        os.dup2(null, fd)
+    for fd in call.descriptors:
+        os.close(fd)
 
 
 def _watch(connection: socket.socket) -> None:

@@ -127,6 +127,7 @@ def test_address_is_released_last(host: Host) -> None:
         "CNI_NETNS": container.netns,
         "CNI_IFNAME": "eth0",
         "CNI_PATH": str(BIN),
+        "CNI_PY_SOCKET": "",
     }
     command = ("strace", "-f", "-o", trace, "-e", "trace=sendto,unlink,unlinkat", f"{BIN}/bridge")
     host.run(*command, stdin=json.dumps(l3()), env=env)

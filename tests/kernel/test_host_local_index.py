@@ -129,7 +129,7 @@ CHANGES = re.compile(
 def traced(host, verb, name, *options, config=SMALL):
     """Run a verb under strace; its exit status and trace."""
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": name, "CNI_IFNAME": "eth0"}
-    environ |= {"CNI_NETNS": f"/run/netns/{name}", "CNI_PATH": str(BIN)}
+    environ |= {"CNI_NETNS": f"/run/netns/{name}", "CNI_PATH": str(BIN), "CNI_PY_SOCKET": ""}
     command = ("strace", "-y", "-o", "/run/trace", *options, str(BIN / "host-local"))
     done = host.run(*command, stdin=json.dumps(config), env=environ, check=False)
     return done.status, folder(host, "/run/trace").read_text().splitlines()

@@ -154,6 +154,7 @@ def test_check_finds_missing_masquerading(host: Host, backend: str) -> None:
 
 def test_without_nftables_library(host: Host) -> None:
     """Without libnftables the default is iptables, and asking for nftables is refused."""
+    host.stop_serving()
     (library,) = Path("/usr/lib").glob("*/libnftables.so.1")
     host.run("mount", "--bind", "/dev/null", str(library))
     config = l3(isGateway=True, ipMasq=True)
