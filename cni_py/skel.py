@@ -60,11 +60,15 @@ def main(name: str) -> int:
 
 
 class Output:
-    """Where the one document goes. `code` is the error's once there is one, else -1."""
+    """Where the one document goes, and what is known of the call afterwards.
+
+    `code` is the error's once there is one, else -1; `network` is empty until it has been read.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.code = -1
+        self.network = ""
 
     def write(self, data: bytes) -> None:
         """Write all of it. Raises OSError."""
@@ -87,6 +91,7 @@ def run(name: str, environ: Mapping[str, str], stdin: int, output: Output) -> in
             output.write(_version_document(name))
             return 0
         request = _read(environment, environ, stdin)
+        output.network = request.network
         if environment.verb not in VERBS:
             msg = f"unknown CNI_COMMAND: {environment.verb}"
             raise CniError(Code.INVALID_ENVIRONMENT, msg, f"one of {', '.join(sorted(VERBS))}")

@@ -13,6 +13,7 @@ from cni_py.kernel import addresses as kernel_addresses
 from cni_py.kernel import links, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
+from cni_py.kernel.steps import step
 from cni_py.spec.addresses import cidr, default_route, is_default
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result, Route
@@ -51,20 +52,24 @@ def add(call: Call[Config]) -> Result:
         with container.entered():
             inside = stack.enter_context(Netlink())
         sides = Sides(host, inside, container)
-        bridge = stack.enter_context(_bridge(host, config))
-        veth.create(
-            sides,
-            attachment,
-            mac=plan.mac,
-            mtu=config.mtu,
-            master=bridge.ifindex,
-            stale=lambda: delete(call),
-        )
+        with step("bridge"):
+            bridge = stack.enter_context(_bridge(host, config))
+        with step("veth"):
+            veth.create(
+                sides,
+                attachment,
+                mac=plan.mac,
+                mtu=config.mtu,
+                master=bridge.ifindex,
+                stale=lambda: delete(call),
+            )
         with undone_on_failure(lambda: delete(call)):
-            ends = _set_up_port(sides, bridge, call, plan)
+            with step("port"):
+                ends = _set_up_port(sides, bridge, call, plan)
             result = _l2_result(call, ends)
             if config.macspoofchk:
-                spoof_check.set_up(attachment, ends.eth.mac)
+                with step("spoof check"):
+                    spoof_check.set_up(attachment, ends.eth.mac)
             if config.ipam.type:
                 result = _configure(sides, ends, call, plan, result)
             elif not config.disable_container_interface:
@@ -82,7 +87,7 @@ def delete(call: Call[Config]) -> None:
     # Another backend's rules, or the reference plugin's, can be there unless the pair is seen to be
     # ours: of a vanished namespace's pair the host's end may still be there, or not any more.
     thorough = True
-    with teardown.step(), Netlink() as host:
+    with teardown.step(), step("veth"), Netlink() as host:
         container = open_netns(call.netns) if call.netns else None
         with ExitStack() as stack:
             if container is not None:
@@ -91,14 +96,14 @@ def delete(call: Call[Config]) -> None:
                     addresses = interface.addresses_inside(container, call.ifname)
             thorough = not veth.delete(host, attachment, container) or container is None
     if config.macspoofchk:
-        with teardown.step():
+        with teardown.step(), step("spoof check"):
             spoof_check.tear_down(attachment, thorough=thorough)
     if config.ip_masq and config.ipam.type:
-        with teardown.step():
+        with teardown.step(), step("masquerade"):
             backend = config.ip_masq_backend
             masquerade.tear_down(attachment, addresses, backend, thorough=thorough)
     if config.ipam.type:
-        with teardown.step():
+        with teardown.step(), step("ipam"):
             delegation.ipam_delete(call.request, config.ipam.type)
     teardown.finish()
 
@@ -224,30 +229,36 @@ def _l2_result(call: Call[Config], ends: _Ends) -> Result:
 def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Result) -> Result:
     """Everything that has to do with addresses."""
     config, (bridge, port, eth) = call.config, ends
-    decided = delegation.ipam_add(call.request, config.ipam.type)
+    with step("ipam"):
+        decided = delegation.ipam_add(call.request, config.ipam.type)
     if not decided.ips:
         msg = "IPAM plugin returned missing IP config"
         raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
     result = _with_gateways(config, plan, l2, decided)
-    with sides.container.entered():
-        interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
-    if config.enabledad:
-        interface.configure_detecting_duplicates(sides, eth, result, _CONTAINER)
-    else:
-        interface.configure(sides, eth, result, _CONTAINER)
+    with step("addresses"):
+        with sides.container.entered():
+            interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
+        if config.enabledad:
+            interface.configure_detecting_duplicates(sides, eth, result, _CONTAINER)
+        else:
+            interface.configure(sides, eth, result, _CONTAINER)
     if plan.gateway:
-        holder = _gateway_holder(sides.host, bridge, config)
-        gateways = _gateways(result)
-        bridge_device.ensure_gateways(sides.host, holder, gateways, force=config.force_address)
+        with step("gateway"):
+            holder = _gateway_holder(sides.host, bridge, config)
+            gateways = _gateways(result)
+            bridge_device.ensure_gateways(sides.host, holder, gateways, force=config.force_address)
         if holder.name != bridge.name:
             added = Interface(holder.name, holder.mac)
             result = msgspec.structs.replace(result, interfaces=(*result.interfaces, added))
-    links.wait_until_up(sides.host, port.name, time.monotonic() + _PORT_UP_SECONDS)
+    with step("port up"):
+        links.wait_until_up(sides.host, port.name, time.monotonic() + _PORT_UP_SECONDS)
     if plan.backend:
-        masquerade.set_up(call.attachment, _addresses(result), plan.backend)
+        with step("masquerade"):
+            masquerade.set_up(call.attachment, _addresses(result), plan.backend)
     if plan.gateway:
         _enable_forwarding({one.version for one in _gateways(result)})
-    interface.announce(sides.inside, eth)
+    with step("announce"):
+        interface.announce(sides.inside, eth)
     return result
 
 

@@ -19,6 +19,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.errors import Code
 
@@ -218,16 +220,10 @@ class Server:
         if not data:
             self._lose(one)
             return
-        plugin, verb, code, milliseconds, container, trace = json.loads(data)
+        told = msgspec.json.decode(data, type=worker.Report)
         one.reported = True
-        self.metrics.count(plugin, verb, code, milliseconds)
-        line = {"event": "call", "plugin": plugin, "verb": verb, "container": container}
-        line |= {"milliseconds": milliseconds}
-        if code >= 0:
-            line["code"] = code
-        if trace:
-            line["traceparent"] = trace
-        _log(line)
+        self.metrics.count(told.plugin, told.verb, told.code, told.milliseconds)
+        _log({"event": "call", **msgspec.to_builtins(told)})
 
     def _lose(self, one: _Worker) -> None:
         """A worker has ended: take it off the lists, and reap it."""

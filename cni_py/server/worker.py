@@ -13,8 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from cni_py import skel
-from cni_py.kernel import netns
+from cni_py.kernel import netns, steps
 from cni_py.spec.errors import CniError, Code
 
 from . import handover, preload
@@ -26,8 +28,20 @@ if TYPE_CHECKING:
 
 _F_SETSIG = 10
 _STDIN, _STDOUT, _STDERR = range(3)
-# What a worker says of itself on the channel to the server: one message a call.
-MAX_REPORT_BYTES = 4096
+MAX_REPORT_BYTES = 64 * 1024
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker tells the server of its call; code -1 is success."""
+
+    plugin: str = ""
+    verb: str = ""
+    code: int = -1
+    milliseconds: float = 0.0
+    container: str = ""
+    network: str = ""
+    steps: dict[str, float] = {}
+    traceparent: str = ""
 
 
 def serve_one(channel: socket.socket) -> NoReturn:
@@ -36,6 +50,7 @@ def serve_one(channel: socket.socket) -> NoReturn:
     try:
         gc.disable()
         preload.rehearse()
+        steps.take()
         connection = _receive_connection(channel)
         if connection is not None:
             _serve(connection, channel)
@@ -62,11 +77,11 @@ def _serve(connection: socket.socket, channel: socket.socket) -> None:
         call = handover.receive(connection)
     except ValueError as error:
         refuse(connection, Code.INVALID_ENVIRONMENT, f"the call was not understood: {error}")
-        channel.send(report("", "", Code.INVALID_ENVIRONMENT, 0.0, "", ""))
+        channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
         return
     if call.name not in skel.EXECUTABLES:
         refuse(connection, Code.INVALID_ENVIRONMENT, f'there is no plugin "{call.name}"')
-        channel.send(report("", "", Code.INVALID_ENVIRONMENT, 0.0, "", ""))
+        channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
         return
     start = time.monotonic()
     connection.send(handover.BEGUN)
@@ -76,18 +91,17 @@ def _serve(connection: socket.socket, channel: socket.socket) -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     _let_go(call)
     _quietly(connection, handover.ENDED + bytes((status,)))
-    milliseconds = (time.monotonic() - start) * 1000
-    environ = call.environ
-    channel.send(
-        report(
-            call.name,
-            environ.get("CNI_COMMAND", ""),
-            output.code,
-            milliseconds,
-            environ.get("CNI_CONTAINERID", ""),
-            environ.get("TRACEPARENT", ""),
-        )
+    told = Report(
+        plugin=call.name,
+        verb=call.environ.get("CNI_COMMAND", ""),
+        code=output.code,
+        milliseconds=round((time.monotonic() - start) * 1000, 3),
+        container=call.environ.get("CNI_CONTAINERID", ""),
+        network=output.network,
+        steps=steps.take(),
+        traceparent=call.environ.get("TRACEPARENT", ""),
     )
+    channel.send(msgspec.json.encode(told))
 
 
 class _CallersOutput(skel.Output):
@@ -168,14 +182,6 @@ def refuse(connection: socket.socket, code: Code, msg: str, details: str = "") -
     if details:
         document["details"] = details
     _quietly(connection, handover.REFUSED + json.dumps(document, indent=4).encode())
-
-
-def report(
-    plugin: str, verb: str, code: int, milliseconds: float, container: str, trace: str
-) -> bytes:
-    """What the server counts and logs of a call; code -1 is success."""
-    values = (plugin, verb, int(code), round(milliseconds, 3), container, trace)
-    return json.dumps(values).encode()[:MAX_REPORT_BYTES]
 
 
 def _quietly(connection: socket.socket, message: bytes) -> None:
