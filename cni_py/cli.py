@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from . import __version__
+from .doctor import examine
 from .install import install_executables
 from .server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET, Settings, fetch
 from .skel import EXECUTABLES
@@ -76,6 +77,21 @@ def metrics(metrics_socket: Path) -> None:
     except OSError as error:
         click.echo(f"cni-py metrics: {error.strerror}: {metrics_socket}", err=True)
         sys.exit(1)
+
+
+@main.command()
+@click.argument(
+    "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("/opt/cni/bin")
+)
+@click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET)
+def doctor(folder: Path, path: Path) -> None:
+    """Say what keeps the plugins in FOLDER from working, or from working well."""
+    findings = list(examine(folder, path))
+    for one in findings:
+        click.echo(f"{'ok  ' if one.good else 'LOOK'} {one.text}")
+        if one.advice:
+            click.echo(f"     {one.advice}")
+    sys.exit(0 if all(one.good for one in findings) else 1)
 
 
 @main.command()

@@ -79,7 +79,7 @@ def ipam_gc(request: Request, ipam_type: str, valid: frozenset[Attachment]) -> N
 def _delegate(request: Request, ipam_type: str) -> tuple[Plugin | None, str]:
     """Our module for the executable that CNI_PATH leads to, or that executable's path."""
     path = _find(ipam_type, request.environment.path)
-    if ipam_type in MODULES and _is_ours(path):
+    if ipam_type in MODULES and is_ours(path):
         return cast("Plugin", import_module(MODULES[ipam_type])), path
     return None, path
 
@@ -98,7 +98,8 @@ def _find(name: str, path: str) -> str:
     raise delegation.not_found(name, path)
 
 
-def _is_ours(path: str) -> bool:
+def is_ours(path: str) -> bool:
+    """Whether the file is an executable of this project."""
     try:
         with open(path, "rb") as file:
             if MARKER in file.read(_HEAD_BYTES):

@@ -1,0 +1,89 @@
+"""`cni-py doctor`: what of this host keeps the plugins from working, or from working well."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from .install import launcher_program
+from .ipam.delegation import is_ours
+from .kernel import iptables
+from .kernel.nftables import nftables
+from .skel import EXECUTABLES
+from .spec.errors import CniError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Finding(NamedTuple):
+    """One thing looked at: whether it is as it should be, what it is, and what to do."""
+
+    good: bool
+    text: str
+    advice: str = ""
+
+
+def _fine(text: str) -> Finding:
+    return Finding(good=True, text=text)
+
+
+def _look(text: str, advice: str) -> Finding:
+    return Finding(good=False, text=text, advice=advice)
+
+
+def examine(folder: Path, server_socket: Path) -> Iterator[Finding]:
+    """Look at the installation in `folder`, the server, and what the plugins need."""
+    yield from _executables(folder)
+    yield _launcher()
+    yield _server(server_socket)
+    yield _nftables()
+    yield _iptables()
+
+
+def _executables(folder: Path) -> Iterator[Finding]:
+    for name in EXECUTABLES:
+        path = folder / name
+        if not path.exists():
+            yield _look(f"{path} is missing", f"cni-py install {folder}")
+        elif not is_ours(str(path)):
+            yield _look(f"{path} is not cni-py's", f"cni-py install {folder}")
+        elif not os.access(path, os.X_OK):
+            yield _look(f"{path} is not executable", f"chmod 755 {path}")
+        else:
+            yield _fine(f"{path} is cni-py's")
+
+
+def _launcher() -> Finding:
+    if launcher_program() is not None:
+        return _fine("the launcher is compiled")
+    advice = "install a C compiler and cni-py again: without a launcher calls cannot use the server"
+    return _look("the package was built without the launcher", advice)
+
+
+def _server(path: Path) -> Finding:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            text = f"no server listens at {path} ({error.strerror})"
+            advice = "systemctl enable --now cni-py.socket, or cni-py serve; calls work without it"
+            return _look(text, advice)
+    return _fine(f"a server listens at {path}")
+
+
+def _nftables() -> Finding:
+    try:
+        nftables()
+    except CniError as error:
+        return _look(error.msg, error.details)
+    return _fine("libnftables can be loaded")
+
+
+def _iptables() -> Finding:
+    if iptables.available(4) and iptables.available(6):
+        return _fine("iptables and ip6tables are installed")
+    text = "iptables is not installed"
+    return _look(text, 'needed for ipMasqBackend "iptables" only')

@@ -1,0 +1,61 @@
+"""`cni-py`: installing, describing, and finding out what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fixtures.configs import l3
+from fixtures.host import BIN, Host
+from fixtures.server import CNI_PY
+
+
+def test_install_elsewhere(host: Host, tmp_path: Path) -> None:
+    """The executables work from any folder, and a second installation replaces the first."""
+    for _ in range(2):
+        host.run(CNI_PY, "install", str(tmp_path / "opt"))
+    names = {path.name for path in (tmp_path / "opt").iterdir()}
+    assert names == {".cni-py", "bridge", "host-local", "loopback", "static"}
+    container = host.container("c1")
+    env = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": container.id,
+        "CNI_NETNS": container.netns,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(tmp_path / "opt"),
+    }
+    outcome = host.run(str(tmp_path / "opt" / "bridge"), stdin=json.dumps(l3()), env=env)
+    assert outcome.json["ips"][0]["address"] == "10.1.2.2/24"
+    host.delete("bridge", l3(), container)
+
+
+def test_install_where_it_cannot(host: Host) -> None:
+    host.run("touch", "/run/file")
+    outcome = host.run(CNI_PY, "install", "/run/file/folder", check=False)
+    assert outcome.status == 1
+    assert outcome.stderr.startswith("cni-py install: ")
+    assert "Traceback" not in outcome.stderr
+
+
+def test_schema(host: Host) -> None:
+    host.run(CNI_PY, "schema", "/run/schemas")
+    schema = json.loads(host.run("cat", "/run/schemas/bridge.json").stdout)
+    assert schema["title"] == "bridge: plugin configuration"
+
+
+def test_doctor(host: Host) -> None:
+    """Every line is what was found, and what is wrong has an advice."""
+    host.stop_serving()
+    host.run("mkdir", "-p", "/opt/cni/bin")
+    host.run("sh", "-c", "echo > /opt/cni/bin/bridge")
+    poor = host.run(CNI_PY, "doctor", check=False)
+    assert poor.status == 1
+    assert (
+        "LOOK /opt/cni/bin/bridge is not cni-py's\n     cni-py install /opt/cni/bin" in poor.stdout
+    )
+    assert "LOOK /opt/cni/bin/static is missing" in poor.stdout
+    assert "LOOK no server listens at /run/cni-py/cni.sock" in poor.stdout
+    host.serve()
+    good = host.run(CNI_PY, "doctor", str(BIN))
+    assert "LOOK" not in good.stdout
+    assert "ok   the launcher is compiled" in good.stdout
