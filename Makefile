@@ -26,11 +26,12 @@ test: bin lint
 	@tests/tools/run-tests -n $(JOBS)
 
 test-vm: bin
-	@tests/vm/run-in-vm -- tests/tools/run-tests -m vm -n 0
+	@$(PYTHON) -m compileall -q cni_py tests
+	@tests/vm/run-in-vm -- env PYTHONSAFEPATH=1 $(VENV)/bin/python -m pytest tests/kernel -m vm -n 0
 
 bench: bin
 	@tests/tools/setup bench
-	@$(PYTHON) bench/standalone.py $(if $(REF_BIN),--reference $(REF_BIN))
+	@$(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
 
 lint: $(VENV)/installed
 	@tests/tools/setup lint
