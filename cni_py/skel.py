@@ -48,6 +48,7 @@ EXECUTABLES: Mapping[str, Executable] = {
 
 _STDIN, _STDOUT, _STDERR = range(3)
 _CLOSED = -1
+_COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 _INDENT = 4
 
 
@@ -121,7 +122,8 @@ def _environ() -> dict[str, str]:
     In the C locale Python sets an LC_CTYPE of its own (PEP 538).
     """
     environ = dict(os.environ)
-    if environ.pop("LC_CTYPE", None) is not None:
+    if environ.get("LC_CTYPE") in _COERCED_LOCALES:
+        del environ["LC_CTYPE"]
         with open("/proc/self/environ", "rb") as file:
             given = [one.partition(b"=") for one in file.read().split(b"\0")]
         environ.update(
@@ -192,13 +194,15 @@ def _carry_out(plugin: Plugin, request: Request, output: Output) -> None:
 
 def _print_result(plugin: Plugin, request: Request, result: Result, output: Output) -> None:
     """Print in the configuration's version; what cannot be reported is undone (W-G8)."""
+    from msgspec import json as fast_json
+
     from .plugins.teardown import undone_on_failure
     from .spec.conversion import to_wire
 
     with undone_on_failure(lambda: _teardown(plugin, request)):
         document = to_wire(result, request.cni_version)
         try:
-            output.write(json.dumps(document, indent=_INDENT).encode())
+            output.write(fast_json.format(fast_json.encode(document), indent=_INDENT))
         except OSError as error:
             msg = f"error writing the result to stdout: {error.strerror}"
             raise CniError(Code.IO_FAILURE, msg) from error

@@ -124,14 +124,22 @@ static int connect_server(const char *path)
     return fd;
 }
 
+/* A call, ready to be sent. */
+struct call {
+    char message[MAX_MESSAGE_BYTES];
+    size_t length;
+    int fds[FD_COUNT];
+    size_t count;
+};
+
 /* Appends one NUL-terminated string; false where it does not fit. */
-static bool append(char *message, size_t *length, const char *text)
+static bool append(struct call *call, const char *text)
 {
     size_t size = strlen(text) + 1;
-    if (size > MAX_MESSAGE_BYTES - *length)
+    if (size > sizeof call->message - call->length)
         return false;
-    memcpy(message + *length, text, size);
-    *length += size;
+    memcpy(call->message + call->length, text, size);
+    call->length += size;
     return true;
 }
 
@@ -148,10 +156,9 @@ static void note_streams(int streams[3])
     }
 }
 
-/* Sends the call; false where it cannot be sent, and then nothing has been. */
-static bool send_call(int server, const char *name, const int streams[3])
+/* Prepares the call before the server is bothered; false where it does not fit. */
+static bool prepare_call(struct call *call, const char *name, const int streams[3])
 {
-    static char message[MAX_MESSAGE_BYTES];
     const char *netns = getenv("CNI_NETNS");
     int fds[FD_COUNT] = {
         [FD_STDIN] = streams[STDIN_FILENO],
@@ -164,47 +171,55 @@ static bool send_call(int server, const char *name, const int streams[3])
     if (netns != NULL && netns[0] != '\0')
         fds[FD_CONTAINER_NETNS] = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-    int given[FD_COUNT];
-    size_t count = 0;
     uint8_t mask = 0;
     for (int i = 0; i < FD_COUNT; i++) {
         if (fds[i] < 0)
             continue;
         mask = (uint8_t)(mask | (1U << i));
-        given[count++] = fds[i];
+        call->fds[call->count++] = fds[i];
     }
-    size_t length = sizeof magic;
-    memcpy(message, magic, length);
-    message[length++] = (char)mask;
-    if (!append(message, &length, name))
+    memcpy(call->message, magic, sizeof magic);
+    call->length = sizeof magic;
+    call->message[call->length++] = (char)mask;
+    if (!append(call, name))
         return false;
     for (char **variable = environ; *variable != NULL; variable++)
-        if (!append(message, &length, *variable))
+        if (!append(call, *variable))
             return false;
+    return true;
+}
 
+/* Sends the call; false where it cannot be sent, and then nothing has been. */
+static bool send_call(int server, struct call *call)
+{
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof given)];
+        char space[CMSG_SPACE(sizeof call->fds)];
     } control = {.space = {0}};
-    struct iovec data = {.iov_base = message, .iov_len = length};
+    struct iovec data = {.iov_base = call->message, .iov_len = call->length};
     struct msghdr sent = {.msg_iov = &data, .msg_iovlen = 1};
-    if (count > 0) {
+    if (call->count > 0) {
         sent.msg_control = control.space;
-        sent.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        sent.msg_controllen = CMSG_SPACE(call->count * sizeof(int));
         struct cmsghdr *rights = CMSG_FIRSTHDR(&sent);
         rights->cmsg_level = SOL_SOCKET;
         rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-        memcpy(CMSG_DATA(rights), given, count * sizeof(int));
+        rights->cmsg_len = CMSG_LEN(call->count * sizeof(int));
+        memcpy(CMSG_DATA(rights), call->fds, call->count * sizeof(int));
     }
     ssize_t done;
     do
         done = sendmsg(server, &sent, MSG_NOSIGNAL);
     while (done < 0 && errno == EINTR);
-    for (int i = FD_OWN_NETNS; i < FD_COUNT; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    return done == (ssize_t)length;
+    return done == (ssize_t)call->length;
+}
+
+/* Closes what was opened for the call alone. */
+static void close_call(struct call *call)
+{
+    for (size_t i = 0; i < call->count; i++)
+        if (call->fds[i] > STDERR_FILENO)
+            close(call->fds[i]);
 }
 
 static void pass_on_signal(int server)
@@ -268,12 +283,19 @@ int main(int argc, char **argv)
     const char *path = getenv("CNI_PY_SOCKET");
     if (path == NULL)
         path = default_socket;
-    int server = path[0] == '\0' ? -1 : connect_server(path);
+    static struct call call;
+    if (path[0] == '\0' || !prepare_call(&call, name, streams)) {
+        close_call(&call);
+        return execute_python(name, argv);
+    }
+    int server = connect_server(path);
     if (server == -2)
         return refuse(TRY_AGAIN_LATER, "the cni-py server is too busy to take the call",
                       "its queue was full for 10 seconds");
-    if (server < 0)
+    if (server < 0) {
+        close_call(&call);
         return execute_python(name, argv);
+    }
 
     struct sigaction noted = {.sa_handler = note_signal};
     sigset_t ending;
@@ -285,7 +307,10 @@ int main(int argc, char **argv)
     }
     sigset_t before;
     sigprocmask(SIG_BLOCK, &ending, &before);
-    int status = send_call(server, name, streams) ? await_end(server) : -1;
+    bool sent = send_call(server, &call);
+    /* A namespace lives as long as it is open here: it is the worker's now. */
+    close_call(&call);
+    int status = sent ? await_end(server) : -1;
     if (status >= 0)
         return status;
     close(server);

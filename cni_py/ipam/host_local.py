@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 NAME = "host-local"
 
+_MAX_FILE_NAME = 255
+_SHOWN = 40
+
 
 class _Ipam(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The `ipam` key. `subnet` and its three companions are the older form of one range."""
@@ -83,13 +86,13 @@ def add(call: Call[Config]) -> Result:
     """One address of each range set."""
     ipam = _ipam(call.config)
     sets = _sets(call)
-    requested = _requested(call)
+    wanted = _wanted(sets, _requested(call))
     dns = read_resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else DNS()
     owner = Owner(call.container_id, call.ifname)
     with _store(ipam.data_dir, call).locked() as allocations:
         before = _supersede(allocations, owner, sets)
         try:
-            picked = _pick_all(allocations, owner, sets, requested, before)
+            picked = _pick_all(allocations, owner, sets, wanted, before)
             last = {one.set_index: one.address for one in picked if one.address not in before}
             allocations.record(owner, _sandbox(call.netns), last)
             # Here and not only at the end: what interrupts it must find the undoing below.
@@ -181,7 +184,13 @@ def _store(data_dir: str, call: Call[Config] | Call[DelConfig]) -> Store:
     if not os.path.isabs(data_dir) or "\0" in data_dir:
         msg = f'ipam.dataDir "{data_dir}" is not an absolute path'
         raise CniError(Code.INVALID_CONFIG, msg)
-    return Store(data_dir, call.request.network)
+    network = call.request.network
+    if len(network) > _MAX_FILE_NAME:
+        msg = f"network name {network[:_SHOWN]}... is too long"
+        raise CniError(
+            Code.INVALID_CONFIG, msg, f"it names a folder: at most {_MAX_FILE_NAME} bytes"
+        )
+    return Store(data_dir, network)
 
 
 def _sets(call: Call[Config]) -> tuple[RangeSet, ...]:
@@ -271,45 +280,53 @@ def _may_live(entry: Entry) -> bool:
     return _sandbox(entry.sandbox.path).cookie == entry.sandbox.cookie
 
 
-def _pick_all(
-    allocations: Allocations,
-    owner: Owner,
-    sets: tuple[RangeSet, ...],
-    requested: list[IP],
-    before: frozenset[IP],
-) -> list[_Picked]:
-    """An address of each set: one requested, else one held before, else the next free one."""
-    picked: list[_Picked] = []
+def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:
+    """Which of the requested addresses each set is to give. Raises CniError 7 where none can."""
     left = list(requested)
+    wanted: list[IP | None] = []
     for index, ranges in enumerate(sets):
-        wanted = next((one for one in left if _run_of(ranges, one) is not None), None)
-        gateways = {one.gateway for one in ranges}
-        usable = (one for one in before - gateways if _run_of(ranges, one) is not None)
-        again = next(usable, None)
-        if wanted is not None:
-            left.remove(wanted)
-            picked.append(_pick_requested(allocations, owner, index, ranges, wanted))
-        elif again is not None:
-            picked.append(_pick_requested(allocations, owner, index, ranges, again))
-        else:
-            picked.append(_pick(allocations, owner, index, ranges))
+        address = next((one for one in left if _run_of(ranges, one) is not None), None)
+        wanted.append(address)
+        if address is None:
+            continue
+        left.remove(address)
+        if any(address == one.gateway for one in ranges):
+            msg = f"requested ip {address} is subnet's gateway"
+            raise CniError(Code.INVALID_CONFIG, msg, f"range set {index} is {describe(ranges)}")
     if left:
         listed = " ".join(str(one) for one in left)
         msg = f"failed to allocate all requested IPs: {listed}"
         details = "each range set gives one address: " + "; ".join(map(describe, sets))
         raise CniError(Code.INVALID_CONFIG, msg, details)
+    return wanted
+
+
+def _pick_all(
+    allocations: Allocations,
+    owner: Owner,
+    sets: tuple[RangeSet, ...],
+    wanted: list[IP | None],
+    before: frozenset[IP],
+) -> list[_Picked]:
+    """An address of each set: one requested, else one held before, else the next free one."""
+    picked: list[_Picked] = []
+    for index, (ranges, address) in enumerate(zip(sets, wanted, strict=True)):
+        gateways = {one.gateway for one in ranges}
+        usable = (one for one in before - gateways if _run_of(ranges, one) is not None)
+        given = address or next(usable, None)
+        if given is None:
+            picked.append(_pick(allocations, owner, index, ranges))
+        else:
+            picked.append(_pick_given(allocations, owner, index, ranges, given))
     return picked
 
 
-def _pick_requested(
+def _pick_given(
     allocations: Allocations, owner: Owner, index: int, ranges: RangeSet, address: IP
 ) -> _Picked:
     run = _run_of(ranges, address)
     if run is None:
         raise ValueError(address)
-    if any(address == one.gateway for one in ranges):
-        msg = f"requested ip {address} is subnet's gateway"
-        raise CniError(Code.INVALID_CONFIG, msg, f"range set {index} is {describe(ranges)}")
     if not allocations.claim(owner, run, address):
         msg = f"requested IP address {address} is not available in range set {describe(ranges)}"
         holder = allocations.holder(address)

@@ -172,9 +172,16 @@ class Netlink:
                 objects.append(body)
 
     def encode(self, request: Request, flags: int) -> bytes:
-        """The request's message, with the socket's next sequence number."""
+        """The request's message, with the socket's next sequence number.
+
+        Its payload is one of pyroute2's messages, or bytes.
+        """
         self._sequence += 1
         message = request.message
+        if isinstance(message, bytes):
+            length = _HEADER.size + len(message)
+            together = NLM_F_REQUEST | request.flags | flags
+            return _HEADER.pack(length, request.type, together, self._sequence, 0) + message
         message["header"]["type"] = request.type
         message["header"]["flags"] = NLM_F_REQUEST | request.flags | flags
         message["header"]["sequence_number"] = self._sequence
@@ -213,6 +220,12 @@ def decode(kind: type[Any], body: bytes) -> Any:
     message = kind(body)
     message.decode()
     return message
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:

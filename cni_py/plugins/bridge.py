@@ -164,7 +164,7 @@ def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
         for link in veth.of_network(host, call.request.network):
             if link.alias.split(",")[0] not in alive:
                 with teardown.step():
-                    links.delete(host, link.name)
+                    links.delete_port(host, link.name)
     if config.macspoofchk:
         with teardown.step():
             spoof_check.collect(call.request.network, valid)

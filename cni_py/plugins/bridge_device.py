@@ -54,7 +54,15 @@ def ensured(
 
 def _create(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool) -> Link:
     """Create the bridge; its hardware address is chosen here and stays (W-BR15)."""
-    host.submit(links.create_bridge(name, mtu=mtu, mac=random_mac(), vlan_filtering=vlan_filtering))
+    mac = random_mac()
+    try:
+        host.submit(links.create_bridge(name, mtu=mtu, mac=mac, vlan_filtering=vlan_filtering))
+    except KernelError as error:
+        if error.errno != errno.EOPNOTSUPP or not vlan_filtering:
+            raise
+        msg = f"bridge {name} cannot have VLANs: this kernel does not filter them"
+        details = "vlan and vlanTrunk need CONFIG_BRIDGE_VLAN_FILTERING"
+        raise CniError(Code.INTERNAL, msg, details) from error
     bridge = links.get(host, name)
     if bridge is None:
         raise KernelError(f"look up bridge {name}", errno.ENODEV)

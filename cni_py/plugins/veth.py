@@ -89,7 +89,7 @@ def delete(host: Netlink, attachment: Attachment, container: Netns | None) -> bo
     Then a veth named CNI_IFNAME inside the container is deleted: the reference plugin gives the
     host's end a random name.
     """
-    if links.delete(host, attachment.host_ifname):
+    if links.delete_port(host, attachment.host_ifname):
         return True
     if container is not None:
         with container.entered():

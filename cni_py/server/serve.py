@@ -141,17 +141,24 @@ class Server:
             worker.refuse(connection, Code.INVALID_ENVIRONMENT, "only root may call the server")
             connection.close()
             return
+        if self._take(connection):
+            return
         if len(self._waiting) >= self.settings.max_idle_connections:
             self._drop(next(iter(self._waiting)))
         self._waiting[connection] = time.monotonic()
         self._register(connection, lambda: self._ready(connection))
 
     def _ready(self, connection: socket.socket) -> None:
-        """The call's message has come, or the caller has gone."""
         self._selector.unregister(connection)
         del self._waiting[connection]
+        self._take(connection)
+
+    def _take(self, connection: socket.socket) -> bool:
+        """Queue a call whose message has come, forget a caller that has gone; False for neither."""
         try:
             gone = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except OSError:
             gone = True
         if gone:
@@ -162,6 +169,7 @@ class Server:
             connection.close()
         else:
             self._queue.append(connection)
+        return True
 
     def _drop(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
