@@ -121,14 +121,7 @@ def test_address_is_released_last(host: Host) -> None:
     trace = "/run/trace"
     container = host.container("c1")
     host.add("bridge", l3(), container)
-    env = {
-        "CNI_COMMAND": "DEL",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(BIN),
-        "CNI_PY_SOCKET": "",
-    }
+    env = container.environ("DEL") | {"CNI_PY_SOCKET": ""}
     command = ("strace", "-f", "-o", trace, "-e", "trace=sendto,unlink,unlinkat", f"{BIN}/bridge")
     host.run(*command, stdin=json.dumps(l3()), env=env)
     lines = host.run("cat", trace).stdout.splitlines()
@@ -229,14 +222,7 @@ def test_interrupted_add_undoes_itself(host: Host, number: int) -> None:
     host.run("sh", "-c", "cat > /run/bin/slow; chmod +x /run/bin/slow", stdin=slow)
     container = host.container("c1")
     before = dump(host)
-    env = {
-        "PATH": os.environ["PATH"],
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": "/run/bin",
-    }
+    env = {"PATH": os.environ["PATH"]} | container.environ("ADD", path="/run/bin")
     process = subprocess.Popen(
         [*host.prefix, f"{BIN}/bridge"],
         stdin=subprocess.PIPE,
@@ -264,13 +250,7 @@ def test_closed_output_undoes_the_add(host: Host) -> None:
     """[W-G8] A result that nobody can read is no result."""
     container = host.container("c1")
     before = dump(host)["links"]
-    env = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(BIN),
-    }
+    env = container.environ("ADD")
     script = f"{BIN}/bridge > /dev/full"
     outcome = host.run("sh", "-c", script, stdin=json.dumps(l3()), env=env, check=False)
     assert outcome.status == 1
@@ -288,14 +268,7 @@ def test_many_at_once(host: Host) -> None:
             [*host.prefix, f"{BIN}/bridge"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={
-                "PATH": os.environ["PATH"],
-                "CNI_COMMAND": "ADD",
-                "CNI_CONTAINERID": one.id,
-                "CNI_NETNS": one.netns,
-                "CNI_IFNAME": "eth0",
-                "CNI_PATH": str(BIN),
-            },
+            env={"PATH": os.environ["PATH"]} | one.environ("ADD"),
         )
         for one in containers
     ]

@@ -17,13 +17,7 @@ def test_install_elsewhere(host: Host, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "opt").iterdir()}
     assert names == {".cni-py", "bridge", "host-local", "loopback", "static"}
     container = host.container("c1")
-    env = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(tmp_path / "opt"),
-    }
+    env = container.environ("ADD", path=str(tmp_path / "opt"))
     outcome = host.run(str(tmp_path / "opt" / "bridge"), stdin=json.dumps(l3()), env=env)
     assert outcome.json["ips"][0]["address"] == "10.1.2.2/24"
     host.delete("bridge", l3(), container)

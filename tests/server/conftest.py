@@ -88,14 +88,7 @@ def start(
     host: Host, verb: str, config: Any, container: Container, **env: str
 ) -> subprocess.Popen[bytes]:
     """Start a call and send its configuration."""
-    environ = {
-        "PATH": os.environ["PATH"],
-        "CNI_COMMAND": verb,
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": f"{BIN}:/run/slow",
-    }
+    environ = {"PATH": os.environ["PATH"]} | container.environ(verb, path=f"{BIN}:/run/slow")
     process = subprocess.Popen(
         [*host.prefix, f"{BIN}/bridge"],
         stdin=subprocess.PIPE,

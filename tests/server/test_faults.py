@@ -128,13 +128,7 @@ def test_a_thousand_idle_connections(served: Host) -> None:
 def test_closed_streams(served: Host, closed: str) -> None:
     """A caller without some of its streams gets an error where it can, and nothing is left."""
     container = served.container("c1")
-    env = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(BIN),
-    }
+    env = container.environ("ADD")
     outcome = served.run("sh", "-c", f"exec {BIN}/bridge {closed}", env=env, check=False)
     assert outcome.status == 1
     if ">&-" not in closed.split():

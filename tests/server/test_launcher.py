@@ -40,15 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environ(host: Host, **more: str) -> dict[str, str]:
     container = host.container("c1")
-    return {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": container.id,
-        "CNI_NETNS": container.netns,
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(BIN),
-        "UBSAN_OPTIONS": "halt_on_error=1",
-        **more,
-    }
+    return container.environ("ADD") | {"UBSAN_OPTIONS": "halt_on_error=1", **more}
 
 
 def both_ways(host: Host, program: Path, env: dict[str, str]) -> None:
