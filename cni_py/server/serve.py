@@ -138,8 +138,7 @@ class Server:
 
     def _admit(self, connection: socket.socket) -> None:
         if not sockets.may_call(connection):
-            worker.refuse(connection, Code.INVALID_ENVIRONMENT, "only root may call the server")
-            connection.close()
+            self._refuse(connection, Code.INVALID_ENVIRONMENT, "only root may call the server")
             return
         if self._take(connection):
             return
@@ -165,11 +164,21 @@ class Server:
             connection.close()
         elif len(self._queue) >= self.settings.max_queue:
             details = f"{len(self._queue)} calls are waiting"
-            worker.refuse(connection, Code.TRY_AGAIN_LATER, "too many calls at once", details)
-            connection.close()
+            self._refuse(connection, Code.TRY_AGAIN_LATER, "too many calls at once", details)
         else:
             self._queue.append(connection)
         return True
+
+    def _refuse(self, connection: socket.socket, code: Code, msg: str, details: str = "") -> None:
+        """Answer with an error, and close; what lies unread then would make the kernel drop it."""
+        worker.refuse(connection, code, msg, details)
+        try:
+            connection.shutdown(socket.SHUT_RD)
+            connection.recv(1, socket.MSG_DONTWAIT)
+        except OSError:
+            # Nothing has come, or the caller has gone.
+            pass
+        connection.close()
 
     def _drop(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
