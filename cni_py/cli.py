@@ -53,14 +53,30 @@ def install(folder: Path) -> None:
 )
 @click.option("--workers", default=Settings().max_workers, show_default=True)
 @click.option("--idle-workers", default=Settings().idle_workers, show_default=True)
+@click.option(
+    "--calls-per-worker",
+    default=Settings().calls_per_worker,
+    show_default=True,
+    help="1 gives every call a process of its own.",
+)
 @click.option("--call-seconds", default=Settings().call_seconds, show_default=True)
 def serve(
-    path: Path, metrics_socket: Path, workers: int, idle_workers: int, call_seconds: float
+    path: Path,
+    metrics_socket: Path,
+    workers: int,
+    idle_workers: int,
+    calls_per_worker: int,
+    call_seconds: float,
 ) -> None:
     """Serve the plugins' calls from processes that are forked ahead with everything loaded."""
     from .server.start import start
 
-    settings = Settings(idle_workers=idle_workers, max_workers=workers, call_seconds=call_seconds)
+    settings = Settings(
+        idle_workers=idle_workers,
+        max_workers=workers,
+        calls_per_worker=calls_per_worker,
+        call_seconds=call_seconds,
+    )
     try:
         start(path, metrics_socket, settings)
     except OSError as error:

@@ -80,6 +80,11 @@ def provide(path: str, fd: int) -> None:
     _provided[path] = fd
 
 
+def forget_provided() -> None:
+    """Take all of that back."""
+    _provided.clear()
+
+
 def enter_for_good(fd: int) -> None:
     """Move the thread into the namespace behind a descriptor, and stay. Raises KernelError."""
     status = os.fstat(fd)

@@ -52,9 +52,13 @@ def nftables() -> Nftables:
     return _contexts[own]
 
 
-def forget_contexts() -> None:
-    """Close all contexts: a forked child must not talk through its parent's."""
-    _contexts.clear()
+def forget_contexts(keep: Identity | None = None) -> None:
+    """Close all contexts but that of the namespace `keep`.
+
+    A forked child must not talk through its parent's, and a vanished namespace's may not stay.
+    """
+    for one in [one for one in _contexts if one != keep]:
+        del _contexts[one]
 
 
 class Nftables:

@@ -7,12 +7,13 @@ the pair is what claims the attachment.
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.kernel import links
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.links import VethEnd
-from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netlink import RTMGRP_LINK, Netlink
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # IFALIASZ is 256 with its end.
 ALIAS_BYTES = 255
+
+_VANISHING_SECONDS = 0.25
 
 
 class Sides(NamedTuple):
@@ -70,17 +73,34 @@ def _require_stale(sides: Sides, attachment: Attachment, error: KernelError) -> 
     """Raise unless what is in the way is our own pair without a living container (W-G20)."""
     ifname = attachment.ifname
     host = links.get(sides.host, attachment.host_ifname)
+    inside = links.get(sides.inside, ifname)
     if host is not None:
-        peer = links.get_by_index(sides.host, host.peer_index, host.peer_netnsid)
-        if peer is None:
+        here = inside is not None and inside.peer_index == host.ifindex
+        if not here and _vanishes(sides.host, host):
             return
         msg = f"container {attachment.container_id} is already attached as {ifname}"
-        details = f"interface {host.name} leads to its {peer.name}: DEL comes before the next ADD"
+        details = f"interface {host.name} leads to it: DEL comes before the next ADD"
         raise CniError(Code.INTERNAL, msg, details) from error
-    if links.get(sides.inside, ifname) is not None:
+    if inside is not None:
         msg = f"interface {ifname} already exists in {sides.container.path}"
         details = "choose another CNI_IFNAME, or detach the interface first"
         raise CniError(Code.INTERNAL, msg, details) from error
+
+
+def _vanishes(netlink: Netlink, host: links.Link) -> bool:
+    """Whether the pair's other end is gone, or goes now.
+
+    The kernel keeps a namespace for some milliseconds after its last user has closed it.
+    """
+    with Netlink(RTMGRP_LINK) as events:
+        reports = events.events(time.monotonic() + _VANISHING_SECONDS)
+        while True:
+            peer = links.get_by_index(netlink, host.peer_index, host.peer_netnsid)
+            paired = peer is not None and peer.peer_index == host.ifindex
+            if not paired or links.get(netlink, host.name) is None:
+                return True
+            if next(reports, None) is None:
+                return False
 
 
 def delete(host: Netlink, attachment: Attachment, container: Netns | None) -> bool:

@@ -1,7 +1,8 @@
 """The server's parent process: it takes connections and hands each to a worker forked ahead.
 
 It runs no plugin itself. A connection counts only once its message is there, so an idle one costs
-nothing; calls that find no worker wait in a queue. A worker serves one call and ends.
+nothing; calls that find no worker wait in a queue. A worker serves one call at a time, and no other
+after one that did not end well.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ class Server:
         own, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            _become_worker(childs)
+            _become_worker(childs, self.settings.calls_per_worker)
         childs.close()
         one = _Worker(pid, own)
         self._idle.append(one)
@@ -239,8 +240,15 @@ class Server:
             return
         told = msgspec.json.decode(data, type=worker.Report)
         one.reported = True
+        if told.again:
+            del self._busy[one.pid]
+            one.reported, one.told_to_end = False, False
+            # The one that has just served has everything at hand: it is the next.
+            self._idle.append(one)
         self.metrics.count(told.plugin, told.verb, told.code, told.milliseconds)
-        _log({"event": "call", **msgspec.to_builtins(told)})
+        line = msgspec.to_builtins(told)
+        line.pop("again", None)
+        _log({"event": "call", **line})
 
     def _lose(self, one: _Worker) -> None:
         """A worker has ended: take it off the lists, and reap it."""
@@ -319,7 +327,7 @@ class Server:
         self._selector.register(file, selectors.EVENT_READ, action)
 
 
-def _become_worker(channel: socket.socket) -> NoReturn:
+def _become_worker(channel: socket.socket, calls: int) -> NoReturn:
     """In the child: nothing of the server's stays but the channel."""
     try:
         signal.set_wakeup_fd(-1)
@@ -328,7 +336,7 @@ def _become_worker(channel: socket.socket) -> NoReturn:
         forget_contexts()
         os.dup2(channel.fileno(), _CHANNEL_FD, inheritable=False)
         os.closerange(_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
-        worker.serve_one(socket.socket(fileno=_CHANNEL_FD))
+        worker.serve_calls(socket.socket(fileno=_CHANNEL_FD), calls)
     finally:
         os._exit(1)
 

@@ -17,6 +17,7 @@ class Settings(NamedTuple):
 
     idle_workers: int = 4
     max_workers: int = 32
+    calls_per_worker: int = 64
     max_queue: int = 1024
     max_idle_connections: int = 1024
     call_seconds: float = 300.0

@@ -1,4 +1,7 @@
-"""A worker: forked ahead with everything loaded, it serves one call and ends."""
+"""A worker: forked ahead with everything loaded, it serves calls, one after another.
+
+After a call that ended well the process is as it was before; after any other it ends.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import msgspec
 
 from cni_py import skel
 from cni_py.kernel import netns, steps
+from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.errors import CniError, Code
 
 from . import handover, preload
@@ -32,7 +36,10 @@ MAX_REPORT_BYTES = 64 * 1024
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker tells the server of its call; code -1 is success."""
+    """What a worker tells the server of its call; code -1 is success.
+
+    `again`: the worker waits for another call.
+    """
 
     plugin: str = ""
     verb: str = ""
@@ -42,22 +49,58 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network: str = ""
     steps: dict[str, float] = {}
     traceparent: str = ""
+    again: bool = False
 
 
-def serve_one(channel: socket.socket) -> NoReturn:
-    """Wait for a connection on `channel`, serve its call, report to the server, end the process."""
+def serve_calls(channel: socket.socket, limit: int) -> NoReturn:
+    """Serve the calls whose connections come on `channel`, at most `limit`; end the process."""
     status = 1
     try:
         gc.disable()
         preload.rehearse()
         steps.take()
-        connection = _receive_connection(channel)
-        if connection is not None:
-            _serve(connection, channel)
+        home = _Home()
+        for number in range(1, limit + 1):
+            connection = _receive_connection(channel)
+            if connection is None or not _serve(connection, channel, home, last=number == limit):
+                break
         status = 0
     except BaseException as error:  # noqa: BLE001 - nothing may run on in a forked child
         sys.stderr.write(f"cni-py worker: {type(error).__name__}: {error}\n")
     os._exit(status)
+
+
+class _Home:
+    """What the process is between calls: in the server's namespace, with its environment."""
+
+    def __init__(self) -> None:
+        self._netns = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
+        self._stderr = os.dup(_STDERR)
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._environ = dict(os.environ)
+        self.identity = netns.own_identity()
+
+    def let_go(self, call: Handover) -> None:
+        """Close what is the caller's before it hears of the end.
+
+        It waits for the end of its pipes, and a namespace lives as long as somebody has it open.
+        """
+        for fd in (_STDIN, _STDOUT):
+            os.dup2(self._null, fd)
+        os.dup2(self._stderr, _STDERR)
+        for fd in call.descriptors:
+            os.close(fd)
+        netns.forget_provided()
+
+    def come_back(self) -> None:
+        """Be what the process was before the call."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        netns.enter_for_good(self._netns)
+        # A namespace that is gone can give its inode to another one.
+        forget_contexts(keep=self.identity)
+        os.chdir("/")
+        os.environ.clear()
+        os.environ.update(self._environ)
 
 
 def _receive_connection(channel: socket.socket) -> socket.socket | None:
@@ -72,36 +115,45 @@ def _receive_connection(channel: socket.socket) -> socket.socket | None:
     return socket.socket(fileno=fds[0])
 
 
-def _serve(connection: socket.socket, channel: socket.socket) -> None:
+def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, last: bool) -> bool:
+    """Serve one call; whether the process can serve another."""
     try:
         call = handover.receive(connection)
     except ValueError as error:
         refuse(connection, Code.INVALID_ENVIRONMENT, f"the call was not understood: {error}")
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
-        return
+        return False
     if call.name not in skel.EXECUTABLES:
         refuse(connection, Code.INVALID_ENVIRONMENT, f'there is no plugin "{call.name}"')
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
-        return
+        return False
     start = time.monotonic()
     connection.send(handover.BEGUN)
     output = _take_over(call, connection)
     status = skel.run(call.name, call.environ, _STDIN, output)
     # From here on the caller's end is expected.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    _let_go(call)
+    milliseconds = round((time.monotonic() - start) * 1000, 3)
+    home.let_go(call)
+    output.close()
     _quietly(connection, handover.ENDED + bytes((status,)))
+    connection.close()
+    again = status == 0 and not last
+    if again:
+        home.come_back()
     told = Report(
         plugin=call.name,
         verb=call.environ.get("CNI_COMMAND", ""),
         code=output.code,
-        milliseconds=round((time.monotonic() - start) * 1000, 3),
+        milliseconds=milliseconds,
         container=call.environ.get("CNI_CONTAINERID", ""),
         network=output.network,
         steps=steps.take(),
         traceparent=call.environ.get("TRACEPARENT", ""),
+        again=again,
     )
     channel.send(msgspec.json.encode(told))
+    return again
 
 
 class _CallersOutput(skel.Output):
@@ -111,6 +163,10 @@ class _CallersOutput(skel.Output):
         super().__init__(fd)
         self._connection = connection
 
+    def close(self) -> None:
+        """Let the caller's pipe end."""
+        os.close(self._fd)
+
     def write(self, data: bytes) -> None:
         _quietly(self._connection, handover.WRITING)
         super().write(data)
@@ -118,16 +174,16 @@ class _CallersOutput(skel.Output):
 
 def _take_over(call: Handover, connection: socket.socket) -> _CallersOutput:
     """Make this process the caller's: streams, folder, namespace, environment, signals."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    stdout = call.stdout if call.stdout >= 0 else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # Writing to a stream that the caller does not have fails, as it would for the caller.
+    stdout = os.dup(call.stdout) if call.stdout >= 0 else os.open(os.devnull, os.O_RDONLY)
     if call.stdin >= 0:
         os.dup2(call.stdin, _STDIN)
     else:
         os.close(_STDIN)
-    stderr = call.stderr if call.stderr >= 0 else null
-    os.dup2(stderr, _STDERR)
+    if call.stderr >= 0:
+        os.dup2(call.stderr, _STDERR)
     # Whatever prints by mistake goes to stderr: stdout is for the one document (O-06).
-    os.dup2(stderr, _STDOUT)
+    os.dup2(_STDERR, _STDOUT)
     os.fchdir(call.cwd)
     netns.enter_for_good(call.own_netns)
     path = call.environ.get("CNI_NETNS", "")
@@ -137,17 +193,6 @@ def _take_over(call: Handover, connection: socket.socket) -> _CallersOutput:
     os.environ.update(call.environ)
     _watch(connection)
     return _CallersOutput(stdout, connection)
-
-
-def _let_go(call: Handover) -> None:
-    """Close what is the caller's before it hears of the end: it waits for the end of its pipes, and
-    a namespace lives as long as somebody has it open.
-    """
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for fd in (_STDIN, _STDOUT, _STDERR):
-        os.dup2(null, fd)
-    for fd in call.descriptors:
-        os.close(fd)
 
 
 def _watch(connection: socket.socket) -> None:

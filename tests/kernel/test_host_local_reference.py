@@ -328,3 +328,5 @@ def test_forty_at_once(host, go):
             others, boxes))  # fmt: skip
     assert host.allocated("net1") == {}
     host.attachments.clear()
+    # Where the reference came last, our index learns of it now.
+    host.delete("host-local", config, box(host, "c0"))

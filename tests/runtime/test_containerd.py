@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,10 +25,13 @@ def daemon(host: Host, tmp_path: Path) -> Containerd:
     shutil.copy(ROOT / "conf" / "10-bridge.conflist", conf)
     image = tmp_path / "image.tar"
     subprocess.run([ROOT / "tests" / "tools" / "make-image", image], check=True)
-    scratch = tmp_path / "containerd"
-    with Containerd(
-        host.prefix, scratch=scratch, bin_dir=BIN, conf_dir=conf, image=image
-    ) as started:
+    # Sockets lie below it, and a socket's path has little room.
+    with (
+        tempfile.TemporaryDirectory(prefix="ctr") as scratch,
+        Containerd(
+            host.prefix, scratch=Path(scratch), bin_dir=BIN, conf_dir=conf, image=image
+        ) as started,
+    ):
         yield started
 
 
