@@ -161,10 +161,12 @@ def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
     alive = {one.key for one in valid}
     teardown = Teardown()
     with teardown.step(), Netlink() as host:
-        for link in veth.of_network(host, call.request.network):
-            if link.alias.split(",")[0] not in alive:
-                with teardown.step():
-                    links.delete_port(host, link.name)
+        stale = [
+            link.name
+            for link in veth.of_network(host, call.request.network)
+            if link.alias.split(",")[0] not in alive
+        ]
+        links.delete_together(host, stale)
     if config.macspoofchk:
         with teardown.step():
             spoof_check.collect(call.request.network, valid)

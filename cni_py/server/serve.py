@@ -38,16 +38,19 @@ _IDLE_CONNECTION_SECONDS = 10.0
 _KILL_AFTER_SECONDS = 10.0
 _CHANNEL_FD = 3
 _METRICS_SECONDS = 5.0
+_FORK_EVERY_SECONDS = 0.01
+_SURPLUS_SECONDS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass
 class _Worker:
-    """A child process, and the channel to it. `since` is when its call began, 0 while it waits."""
+    """A child process, and the channel to it. `since` is when its call began."""
 
     pid: int
     channel: socket.socket
     since: float = 0.0
+    idle_since: float = field(default_factory=time.monotonic)
     reported: bool = False
     told_to_end: bool = False
 
@@ -69,6 +72,7 @@ class Server:
         self._waiting: dict[socket.socket, float] = {}
         self._queue: deque[socket.socket] = deque()
         self._readers: dict[socket.socket, float] = {}
+        self._last_fork = 0.0
         self._stopping = False
         self._reloading = False
 
@@ -192,9 +196,9 @@ class Server:
         """Give waiting calls to idle workers, and fork new ones for those to come."""
         while self._queue:
             if not self._idle:
-                if len(self._busy) >= self.settings.max_workers:
+                if not self._may_fork_for_queue():
                     return
-                self._fork()
+                self._fork(rehearse=False)
             one = self._idle.pop()
             connection = self._queue.popleft()
             fds = array.array("i", [connection.fileno()])
@@ -212,18 +216,29 @@ class Server:
         if not self._stopping:
             self._fork_idle()
 
+    def _may_fork_for_queue(self) -> bool:
+        """Whether a call that waits gets a new worker, or one of those that are busy.
+
+        A fork takes as much of a processor as a call: in a burst the workers that are there serve
+        most of it. Calls that wait for the kernel get more workers, one after another.
+        """
+        if len(self._busy) >= self.settings.max_workers:
+            return False
+        return not self._busy or time.monotonic() - self._last_fork >= _FORK_EVERY_SECONDS
+
     def _fork_idle(self) -> None:
         """Keep workers ready; while calls run one is enough, for a fork takes their processor."""
         wanted = 1 if self._busy else self.settings.idle_workers
         room = self.settings.max_workers - len(self._busy)
         while len(self._idle) < min(wanted, room):
-            self._fork()
+            self._fork(rehearse=True)
 
-    def _fork(self) -> None:
+    def _fork(self, *, rehearse: bool) -> None:
+        self._last_fork = time.monotonic()
         own, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            _become_worker(childs, self.settings.calls_per_worker)
+            _become_worker(childs, self.settings.calls_per_worker, rehearse=rehearse)
         childs.close()
         one = _Worker(pid, own)
         self._idle.append(one)
@@ -242,7 +257,7 @@ class Server:
         one.reported = True
         if told.again:
             del self._busy[one.pid]
-            one.reported, one.told_to_end = False, False
+            one.reported, one.told_to_end, one.idle_since = False, False, time.monotonic()
             # The one that has just served has everything at hand: it is the next.
             self._idle.append(one)
         self.metrics.count(told.plugin, told.verb, told.code, told.milliseconds)
@@ -272,12 +287,25 @@ class Server:
                 os.kill(one.pid, signal.SIGTERM)
             elif over > _KILL_AFTER_SECONDS:
                 os.kill(one.pid, signal.SIGKILL)
+        for one in self._surplus():
+            if now - one.idle_since > _SURPLUS_SECONDS:
+                self._retire(one)
         for connection, since in list(self._waiting.items()):
             if now - since > _IDLE_CONNECTION_SECONDS:
                 self._drop(connection)
         for reader, since in list(self._readers.items()):
             if now - since > _METRICS_SECONDS:
                 self._close_reader(reader)
+
+    def _surplus(self) -> list[_Worker]:
+        """The workers that a burst has left behind, longest idle first."""
+        extra = len(self._idle) - self.settings.idle_workers
+        return self._idle[:extra] if extra > 0 else []
+
+    def _retire(self, one: _Worker) -> None:
+        """Tell a waiting worker to end; its end of the channel tells when it has."""
+        self._idle.remove(one)
+        one.channel.shutdown(socket.SHUT_WR)
 
     def _timeout(self) -> float | None:
         """Until the next thing that expires."""
@@ -287,7 +315,10 @@ class Server:
         for one in self._busy.values():
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
             deadlines.append(one.since + self.settings.call_seconds + grace)
-        return max(0.01, min(deadlines) - now) if deadlines else None
+        deadlines += [one.idle_since + _SURPLUS_SECONDS for one in self._surplus()]
+        if self._queue and len(self._busy) < self.settings.max_workers:
+            deadlines.append(self._last_fork + _FORK_EVERY_SECONDS)
+        return max(0.001, min(deadlines) - now) if deadlines else None
 
     # Metrics.
 
@@ -327,7 +358,7 @@ class Server:
         self._selector.register(file, selectors.EVENT_READ, action)
 
 
-def _become_worker(channel: socket.socket, calls: int) -> NoReturn:
+def _become_worker(channel: socket.socket, calls: int, *, rehearse: bool) -> NoReturn:
     """In the child: nothing of the server's stays but the channel."""
     try:
         signal.set_wakeup_fd(-1)
@@ -336,7 +367,7 @@ def _become_worker(channel: socket.socket, calls: int) -> NoReturn:
         forget_contexts()
         os.dup2(channel.fileno(), _CHANNEL_FD, inheritable=False)
         os.closerange(_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
-        worker.serve_calls(socket.socket(fileno=_CHANNEL_FD), calls)
+        worker.serve_calls(socket.socket(fileno=_CHANNEL_FD), calls, rehearse=rehearse)
     finally:
         os._exit(1)
 

@@ -52,13 +52,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     again: bool = False
 
 
-def serve_calls(channel: socket.socket, limit: int) -> NoReturn:
-    """Serve the calls whose connections come on `channel`, at most `limit`; end the process."""
+def serve_calls(channel: socket.socket, limit: int, *, rehearse: bool) -> NoReturn:
+    """Serve the calls whose connections come on `channel`, at most `limit`; end the process.
+
+    `rehearse` where no call is waiting yet.
+    """
     status = 1
     try:
         gc.disable()
-        preload.rehearse()
-        steps.take()
+        if rehearse:
+            preload.rehearse()
+            steps.take()
         home = _Home()
         for number in range(1, limit + 1):
             connection = _receive_connection(channel)

@@ -315,3 +315,19 @@ def test_gc_removes_what_is_not_listed(host: Host, backend: str) -> None:
         assert other.id in rules
     assert kept.reaches("10.1.2.1")
     assert set(host.allocated("net2")) == {"10.1.3.2"}
+
+
+def test_gc_of_many(host: Host) -> None:
+    """All stale interfaces go, in one removal; the living ones and everybody else's stay."""
+    host.run("ip", "link", "add", "other", "type", "veth", "peer", "name", "other2")
+    containers = [host.container(f"c{index}") for index in range(12)]
+    for container in containers:
+        host.add("bridge", l3(), container)
+    valid = [{"containerID": one.id, "ifname": "eth0"} for one in containers[::4]]
+    config = l3() | {"cni.dev/valid-attachments": valid}
+    assert host.call("bridge", "GC", config).status == 0
+    assert len(host.ports()) == len(valid)
+    assert len(host.allocated("net1")) == len(valid)
+    assert host.link("other") is not None
+    assert containers[0].reaches("10.1.2.6")
+    host.run("ip", "link", "delete", "other")

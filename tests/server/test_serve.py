@@ -143,6 +143,19 @@ def test_workers_have_nothing_of_one_another(served: Host, server: Server) -> No
         assert len(sockets) <= 3, open_files(pid)
 
 
+def test_workers_of_a_burst_go_again(served: Host, server: Server) -> None:
+    """Calls that wait get more workers; when the burst is over the usual four stay."""
+    containers = [served.container(f"c{index}") for index in range(16)]
+    for verb in ("ADD", "DEL"):
+        calls = [start(served, verb, l3(), one) for one in containers]
+        for call in calls:
+            output, _ = call.communicate(timeout=60)
+            assert call.returncode == 0, output
+        if verb == "DEL":
+            assert server.metric("cni_py_workers_idle") > 4
+    until(lambda: len(server.workers()) == 4)
+
+
 def open_files(pid: int) -> str:
     folder = Path(f"/proc/{pid}/fd")
     return " ".join(os.readlink(folder / name) for name in os.listdir(folder))
