@@ -1,28 +1,37 @@
-"""The host that is measured on: own namespaces and state folders, calls as a runtime makes them."""
+"""The hosts that are measured on, and calls as a runtime makes them.
+
+The program gets a network and a mount namespace of its own, and nothing of the machine changes.
+Ours and the reference each have a host, so that what one leaves there does not slow the other.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "bin"
-SERVER = ROOT / ".venv" / "bin" / "cni-py"
-SOCKET = Path("/run/cni-py/cni.sock")
+
 _INSIDE = "CNI_PY_BENCH_INSIDE"
-_TICK = os.sysconf("SC_CLK_TCK")
+_OWN_NETNS = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_PIPE_BYTES = 65536
+_QUIET_SECONDS = 0.05
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Config = dict[str, Any]
 
 
 def enter() -> None:
-    """Execute the program again in a network and a mount namespace of its own."""
+    """Execute the program again in namespaces of its own, with state folders of its own."""
     if os.geteuid() != 0:
         sys.exit("bench: network namespaces need root")
     if _INSIDE not in os.environ:
@@ -35,134 +44,164 @@ def enter() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-def add_netns(name: str) -> None:
-    """A container's network namespace at /run/netns/<name>."""
+def settle(seconds: float = _QUIET_SECONDS) -> None:
+    """Let end what runs in the background: forks ahead, the kernel's deferred work."""
+    time.sleep(seconds)
+
+
+def add_netns(name: str) -> str:
+    """A network namespace at /run/netns/<name>; returns the name."""
     subprocess.run(["ip", "netns", "add", name], check=True)
+    return name
 
 
-def delete_netns(name: str) -> None:
-    """Take it away again."""
-    subprocess.run(["ip", "netns", "delete", name], check=True)
+def add_host(name: str) -> int:
+    """Another host's network namespace, as a file descriptor."""
+    add_netns(name)
+    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    return os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Sandboxes:
+    """Container namespaces, given out in turn.
+
+    None is taken away before the end: the kernel does that in the background for seconds.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.names = [add_netns(f"sandbox{index}") for index in range(count)]
+        self._next = 0
+
+    def take(self) -> str:
+        """The one that was not used for longest."""
+        self._next += 1
+        return self.names[self._next % len(self.names)]
+
+
+@dataclass
+class Call:
+    """One call of a plugin; the pipes are there before it starts."""
+
+    path: str
+    environ: dict[str, str]
+    config: Config
+    pid: int = 0
+    _fds: list[int] = field(default_factory=list)
+    _output: int = -1
+
+    def prepare(self) -> None:
+        """Make the pipes, and write the configuration."""
+        stdin, writer = os.pipe2(os.O_CLOEXEC)
+        os.write(writer, json.dumps(self.config).encode())
+        os.close(writer)
+        self._output, stdout = os.pipe2(os.O_CLOEXEC)
+        self._fds = [stdin, stdout]
+
+    def start(self) -> None:
+        """Start the process."""
+        stdin, stdout = self._fds
+        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+        self.pid = os.posix_spawn(self.path, [self.path], self.environ, file_actions=actions)
+        os.close(stdin)
+        os.close(stdout)
+
+    def finish(self) -> tuple[int, bytes]:
+        """Read the output to its end and wait for the process: exit status and output."""
+        output = b"".join(iter(lambda: os.read(self._output, _PIPE_BYTES), b""))
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self._output)
+        return os.waitstatus_to_exitcode(status), output
+
+    def require(self, status: int, output: bytes) -> None:
+        """End the run if the call has failed."""
+        if status != 0:
+            verb = self.environ["CNI_COMMAND"]
+            sys.exit(f"bench: {self.path} {verb} failed ({status}): {output.decode()}")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A set of executables: ours with or without the server, or the reference's."""
+    """A set of executables on a host: ours with or without the server, or the reference's."""
 
     name: str
     folder: Path
-    socket: str = ""
+    netns: int
+    extra: tuple[tuple[str, str], ...] = ()
 
-    def environ(self, verb: str, container: str, netns: str, ifname: str) -> dict[str, str]:
-        """What the runtime sets."""
-        return {
+    @property
+    def networks(self) -> Path:
+        """Where host-local keeps its files: each suite has its own, as on a host of its own."""
+        return Path("/var/lib/cni/networks", self.name)
+
+    def prepare(
+        self, plugin: str, verb: str, config: Config, container: str, netns: str, ifname: str
+    ) -> Call:
+        """A call that is ready to start; this process is on the suite's host afterwards."""
+        if _libc.setns(self.netns, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        environ = {
             "PATH": os.environ["PATH"],
             "CNI_COMMAND": verb,
             "CNI_PATH": str(self.folder),
             "CNI_CONTAINERID": container,
             "CNI_NETNS": f"/run/netns/{netns}",
             "CNI_IFNAME": ifname,
-            "CNI_PY_SOCKET": self.socket,
+            **dict(self.extra),
         }
+        if "ipam" in config:
+            config = config | {"ipam": {**config["ipam"], "dataDir": str(self.networks)}}
+        call = Call(str(self.folder / plugin), environ, config)
+        call.prepare()
+        return call
 
-    def start(
+    def call(
         self,
         plugin: str,
         verb: str,
-        config: dict[str, Any],
+        config: Config,
         container: str,
-        netns: str = "",
+        netns: str,
         ifname: str = "eth0",
-    ) -> int:
-        """Start a call; its process id. The output goes to /run/output.<container>."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        os.write(writer, json.dumps(config).encode())
-        os.close(writer)
-        output = f"/run/output.{container}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        actions = [
-            (os.POSIX_SPAWN_DUP2, reader, 0),
-            (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
-        ]
-        path = str(self.folder / plugin)
-        environ = self.environ(verb, container, netns or container, ifname)
-        try:
-            return os.posix_spawn(path, [path], environ, file_actions=actions)
-        finally:
-            os.close(reader)
-
-    def call(self, plugin: str, verb: str, *arguments: Any, **keywords: Any) -> float:
-        """Wall milliseconds of one call; ends the run if it fails."""
+    ) -> float:
+        """Wall milliseconds of one call, from its start to the end of output and process."""
+        call = self.prepare(plugin, verb, config, container, netns, ifname)
         start = time.perf_counter()
-        pid = self.start(plugin, verb, *arguments, **keywords)
-        _, status = os.waitpid(pid, 0)
+        call.start()
+        ended = call.finish()
         elapsed = (time.perf_counter() - start) * 1000
-        require(status, self, plugin, verb, str(arguments[1]))
+        call.require(*ended)
+        return elapsed
+
+    def all_at_once(self, verb: str, config: Config, containers: list[str]) -> float:
+        """Wall milliseconds of bridge calls that start together, until the last has ended.
+
+        Each container's namespace has its name.
+        """
+        calls = [self.prepare("bridge", verb, config, one, one, "eth0") for one in containers]
+        start = time.perf_counter()
+        for call in calls:
+            call.start()
+        ended = [call.finish() for call in calls]
+        elapsed = (time.perf_counter() - start) * 1000
+        for call, one in zip(calls, ended, strict=True):
+            call.require(*one)
         return elapsed
 
 
-def require(status: int, suite: Suite, plugin: str, verb: str, container: str) -> None:
-    """End the run if a call has failed."""
-    if status != 0:
-        output = Path(f"/run/output.{container}").read_text()
-        sys.exit(f"bench: {verb} by {suite.name}'s {plugin} failed: {output}")
+def own_netns() -> int:
+    """The network namespace of this process, as a file descriptor."""
+    return os.open(_OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
 
 
-class Server:
-    """`cni-py serve`, and what it and its children have used."""
-
-    def __init__(self) -> None:
-        self.log = Path("/run/server.log")
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen([SERVER, "serve"], stderr=log)
-        deadline = time.monotonic() + 20
-        while '"listening"' not in self.log.read_text():
-            if time.monotonic() > deadline:
-                sys.exit("bench: the server does not listen")
-        settle()
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait()
-
-    def cpu_seconds(self) -> float:
-        """User and system time of the server and of the workers that have ended."""
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        fields = stat.rsplit(")", 1)[1].split()
-        return sum(int(one) for one in fields[11:15]) / _TICK
-
-    def workers(self) -> list[int]:
-        """The process ids of the workers."""
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return [int(one) for one in path.read_text().split()]
-
-    def memory_kib(self) -> int:
-        """Proportional memory of the server and its waiting workers."""
-        return sum(memory(pid, ("Pss",)) for pid in (self._process.pid, *self.workers()))
-
-    def steps(self, verb: str) -> list[dict[str, Any]]:
-        """The log's lines of a verb."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [line for line in lines if line.get("verb") == verb and "code" not in line]
-
-
-def memory(pid: int, kinds: tuple[str, ...]) -> int:
-    """KiB of a process, of the given kinds of smaps_rollup; 0 if it has gone."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = (line.split() for line in text.splitlines())
-    return sum(int(one[1]) for one in fields if one[0].rstrip(":") in kinds)
-
-
-def children_cpu_seconds() -> float:
-    """User and system time of the children that have been waited for, and of theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def settle() -> None:
-    """Let what runs in the background end: forked workers, the kernel's own deferred work."""
-    time.sleep(0.05)
+def bridge(name: str, second: int, **keys: Any) -> Config:
+    """A bridge network of its own, 10.<second>.0.0/16."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": f"10.{second}.0.0/16"}]]}
+    config = {
+        "cniVersion": "1.0.0",
+        "name": name,
+        "type": "bridge",
+        "bridge": f"br-{name}",
+        "isDefaultGateway": True,
+        "ipam": ipam,
+    }
+    return config | keys

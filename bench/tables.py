@@ -1,0 +1,134 @@
+"""The results as Markdown tables, and putting them into documents."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from rows import Results, Row
+
+
+def tables(results: Results) -> dict[str, str]:
+    """Each table by the name that its marks in a document have."""
+    return {
+        "about": _about(results),
+        "budgets": _budgets(results),
+        "calls": _comparison(results.calls),
+        "standalone": _comparison(results.standalone, ours="cni-py, standalone", digits=0),
+        "at-once": _comparison(results.at_once, digits=0),
+        "allocations": _growth(results.allocations, "addresses allocated"),
+        "containers": _growth(results.containers, "containers"),
+        "cpu": _comparison(results.cpu),
+        "memory": _comparison(results.memory),
+        "steps": _steps(results),
+    }
+
+
+def write_document(path: Path, made: dict[str, str]) -> None:
+    """Replace what is between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`."""
+    text = path.read_text()
+    for name, table in made.items():
+        marks = (f"(<!-- bench:{name} -->\n)", f"(<!-- /bench:{name} -->)")
+        new = rf"\g<1>{table}\n\g<2>"
+        text = re.sub(".*?".join(marks), new, text, flags=re.DOTALL)
+    path.write_text(text)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Minimum, median, maximum; a dash for nothing."""
+    if not values:
+        return "-"
+    three = (min(values), statistics.median(values), max(values))
+    return " / ".join(f"{one:.{digits}f}" for one in three)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _comparison(rows: list[Row], ours: str = "cni-py", digits: int = 1) -> str:
+    head = [rows[0].unit, ours, "reference", "ratio"]
+    with_budget = any(row.verdict() for row in rows)
+    lines = []
+    for row in rows:
+        ratio = f"{row.ratio:.2f}" if row.reference else "-"
+        line = [row.work, spread(row.ours, digits), spread(row.reference, digits), ratio]
+        verdict = row.verdict()
+        lines.append([*line, verdict.text if verdict else ""] if with_budget else line)
+    return _table([*head, "budget"] if with_budget else head, lines)
+
+
+def _budgets(results: Results) -> str:
+    return _table(
+        ("work", "measured", "budget"),
+        (
+            (one.work, f"{one.measured:.3g}{one.unit and ' ' + one.unit}", one.text)
+            for one in results.verdicts()
+        ),
+    )
+
+
+def _growth(rows: list[Row], what: str) -> str:
+    head = (
+        what,
+        "cni-py: ADD",
+        "cni-py: DEL",
+        "reference: ADD",
+        "reference: DEL",
+        "ratio ADD, DEL",
+    )
+    lines = []
+    for add, delete in zip(rows[::2], rows[1::2], strict=True):
+        count = f"{add.count:,}"
+        if add.reference_count != add.count:
+            count += f" (reference: {add.reference_count:,})"
+        ratios = (
+            statistics.median(one.ours) / statistics.median(one.reference) for one in (add, delete)
+        )
+        lines.append(
+            (
+                count,
+                spread(add.ours),
+                spread(delete.ours),
+                spread(add.reference),
+                spread(delete.reference),
+                ", ".join(f"{ratio:.2f}" for ratio in ratios),
+            )
+        )
+    return _table(head, lines)
+
+
+def _steps(results: Results) -> str:
+    names = dict.fromkeys(name for column in results.steps.values() for name in column)
+    # What only one verb does comes before what ends every call.
+    last = list(next(iter(results.steps.values())))[-3:]
+    ordered = [*(name for name in names if name not in last), *last]
+    return _table(
+        ("ms", *results.steps),
+        (
+            (
+                name,
+                *(
+                    f"{column[name]:.2f}" if name in column else ""
+                    for column in results.steps.values()
+                ),
+            )
+            for name in ordered
+        ),
+    )
+
+
+def _about(results: Results) -> str:
+    about = results.about
+    return (
+        f"{about['date']}: {about['machine']}, {about['processors']} cores, Linux "
+        f"{about['kernel']}, Python {about['python']}; reference: {about['reference']}; "
+        f"{about['iptables']}. {about['runs']} runs of each single call. A process that does "
+        f"nothing (`/bin/true`) takes {spread(about['floor'])} ms."
+    )
