@@ -72,6 +72,8 @@ class Server:
         self._waiting: dict[socket.socket, float] = {}
         self._queue: deque[socket.socket] = deque()
         self._readers: dict[socket.socket, float] = {}
+        # The workers that the program had before it executed itself anew.
+        self._inherited = sockets.children()
         self._last_fork = 0.0
         self._stopping = False
         self._reloading = False
@@ -87,7 +89,7 @@ class Server:
             self._register(self.metrics_socket, self._accept_reader)
         self._fork_idle()
         _log({"event": "listening", "socket": str(self.calls.getsockname())})
-        while not (self._stopping and not self._queue and not self._busy):
+        while not self._is_done():
             for key, _ in self._selector.select(self._timeout()):
                 action: Callable[[], None] = key.data
                 action()
@@ -97,6 +99,10 @@ class Server:
         for one in self._idle:
             one.channel.close()
         return self._reloading
+
+    def _is_done(self) -> bool:
+        """Whether to end; a new program leaves the calls that have begun to their workers."""
+        return self._stopping and not self._queue and (self._reloading or not self._busy)
 
     # Signals.
 
@@ -136,8 +142,10 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as error:
-                # Out of descriptors, say: the connection stays in the kernel's queue.
+                # Out of descriptors, say: what waits needs one that is idle here.
                 _log({"event": "accept failed", "error": str(error)})
+                if self._waiting:
+                    self._drop(next(iter(self._waiting)))
                 return
             self._admit(connection)
 
@@ -279,6 +287,7 @@ class Server:
     def _expire(self) -> None:
         """End calls that take too long, and connections that never become calls."""
         now = time.monotonic()
+        self._inherited -= {pid for pid in self._inherited if os.waitpid(pid, os.WNOHANG)[0]}
         for one in list(self._busy.values()):
             over = now - one.since - self.settings.call_seconds
             if over > 0 and not one.told_to_end:

@@ -76,3 +76,10 @@ def _is_alive(path: Path, kind: socket.SocketKind) -> bool:
         except OSError:
             return False
     return True
+
+
+def children() -> set[int]:
+    """The process ids of this process's children (proc(5))."""
+    own = os.getpid()
+    with open(f"/proc/{own}/task/{own}/children") as file:
+        return {int(one) for one in file.read().split()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -21,6 +23,9 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
 
     Raises OSError when a socket cannot be had.
     """
+    # Each connection takes a descriptor, also while it waits.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     passed = sockets.passed_sockets()
     if passed:
         calls, metrics = passed[0], passed[1] if len(passed) > 1 else None
@@ -31,6 +36,8 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
         own = True
     if not Server(calls, metrics, settings, (path, metrics_path) if own else ()).run():
         return
+    # Another one that comes before the new program listens to signals changes nothing.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     environ = sockets.pass_on([one for one in (calls, metrics) if one is not None])
     if own:
         environ["CNI_PY_OWN_SOCKETS"] = "1"

@@ -156,7 +156,11 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         traceparent=call.environ.get("TRACEPARENT", ""),
         again=again,
     )
-    channel.send(msgspec.json.encode(told))
+    try:
+        channel.send(msgspec.json.encode(told), socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        # The server has executed itself anew meanwhile.
+        return False
     return again
 
 

@@ -16,7 +16,7 @@ from fixtures.configs import l3
 from fixtures.host import BIN, Host
 from fixtures.server import CNI_PY, Server
 
-from .conftest import start, until
+from .conftest import SLOW_CONFIG, Held, start, until
 
 
 def flood(host: Host, during: object, rounds: int = 3, width: int = 6) -> list[dict[str, object]]:
@@ -45,6 +45,28 @@ def test_reload_loses_no_call(served: Host, server: Server, times: int) -> None:
 
     flood(served, reload)
     assert server.process.poll() is None
+
+
+def test_reload_while_a_call_hangs(served: Host, server: Server, held: Held) -> None:
+    """The others do not wait for it, it ends as if nothing had been, and leaves no zombie."""
+    worker = held.worker()
+    seen = len(server.log)
+    server.process.send_signal(signal.SIGHUP)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for(lambda line: line["event"] == "listening", seen)
+    container = served.container("c1")
+    served.add("bridge", l3(), container)
+    server.wait_for(lambda line: line.get("container") == container.id, seen)
+    served.run("touch", "/run/go")
+    status, result = held.outcome()
+    assert (status, result["ips"][0]["address"]) == (0, "10.1.2.99/24")
+    served.delete("bridge", SLOW_CONFIG, held.container, env={"CNI_PATH": f"{BIN}:/run/slow"})
+
+    def reaped() -> bool:
+        server.metrics()
+        return worker not in server.workers()
+
+    until(reaped)
 
 
 def test_stop_loses_no_call(served: Host) -> None:
