@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from server import Server
+
+_AFTER_BURST_SECONDS = 3
 _MANY = bridge("many", 92, ipMasq=True)
 # The reference reads every file of a full pool: fewer runs there.
 _SLOW_COUNT = 10_000
@@ -44,6 +47,16 @@ def at_once(
                 suite.all_at_once("DEL", config, box.names[:count])
         rows.append(row)
     return rows
+
+
+def memory_after(suite: Suite, server: Server, box: Sandboxes, count: int) -> Row:
+    """What the server and its workers keep when calls at once are over."""
+    config = bridge("burst", 90)
+    for verb in ("ADD", "DEL"):
+        suite.all_at_once(verb, config, box.names[:count])
+    settle(_AFTER_BURST_SECONDS)
+    work = f"the same {_AFTER_BURST_SECONDS} seconds after {count} calls at once"
+    return Row(work, [server.memory_mib()], unit="MiB")
 
 
 def allocations(

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from host import ROOT, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PRIVATE = ("Private_Clean", "Private_Dirty")
 
@@ -22,11 +25,11 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """`cni-py serve` with its defaults, in this process's namespaces."""
+    """`cni-py serve` in this process's namespaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = ()) -> None:
         with _LOG.open("w") as log:
-            self._process = subprocess.Popen([_COMMAND, "serve"], stderr=log)
+            self._process = subprocess.Popen([_COMMAND, "serve", *options], stderr=log)
         deadline = time.monotonic() + _SECONDS
         while '"listening"' not in _LOG.read_text():
             if time.monotonic() > deadline or self._process.poll() is not None:

@@ -14,19 +14,24 @@ if TYPE_CHECKING:
 
 
 def tables(results: Results) -> dict[str, str]:
-    """Each table by the name that its marks in a document have."""
-    return {
-        "about": _about(results),
-        "budgets": _budgets(results),
-        "calls": _comparison(results.calls),
-        "standalone": _comparison(results.standalone, ours="cni-py, standalone", digits=0),
-        "at-once": _comparison(results.at_once, digits=0),
-        "allocations": _growth(results.allocations, "addresses allocated"),
-        "containers": _growth(results.containers, "containers"),
-        "cpu": _comparison(results.cpu),
-        "memory": _comparison(results.memory),
-        "steps": _steps(results),
-    }
+    """Each table that there is, by the name that its marks in a document have."""
+    made = {"about": _about(results), "budgets": _budgets(results)}
+    if results.calls:
+        made["calls"] = _comparison(results.calls)
+        made["steps"] = _steps(results)
+    if results.standalone:
+        made["standalone"] = _comparison(results.standalone, ours="cni-py, standalone", digits=0)
+    if results.cpu:
+        made["cpu"] = _comparison(results.cpu)
+    if results.memory:
+        made["memory"] = _comparison(results.memory)
+    if results.at_once:
+        made["at-once"] = _comparison(results.at_once, digits=0)
+    if results.allocations:
+        made["allocations"] = _growth(results.allocations, "addresses allocated")
+    if results.containers:
+        made["containers"] = _growth(results.containers, "containers")
+    return made
 
 
 def write_document(path: Path, made: dict[str, str]) -> None:
@@ -40,9 +45,9 @@ def write_document(path: Path, made: dict[str, str]) -> None:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Minimum, median, maximum; a dash for nothing."""
-    if not values:
-        return "-"
+    """Minimum, median, maximum; one value as it is, a dash for none."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}" if values else "-"
     three = (min(values), statistics.median(values), max(values))
     return " / ".join(f"{one:.{digits}f}" for one in three)
 
@@ -98,7 +103,7 @@ def _growth(rows: list[Row], what: str) -> str:
                 spread(delete.ours),
                 spread(add.reference),
                 spread(delete.reference),
-                ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                ", ".join(f"{ratio:.2g}" for ratio in ratios),
             )
         )
     return _table(head, lines)
