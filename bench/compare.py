@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import growth
 import msgspec
 import single
-from host import OURS, Sandboxes, Suite, add_host, enter, own_netns
+from host import OURS, Sandboxes, Suite, add_host, enter, own_netns, wait_until_quiet
 from plots import draw_all
 from rows import Results, Row
 from server import Server
@@ -38,6 +38,7 @@ _DEBIANS = Path("/usr/lib/cni")
 _NOTHING = Path("/bin/true")
 # What the reference may take to attach the many containers.
 _ATTACH_SECONDS = 200.0
+_WAIT_SECONDS = 60.0
 _PARTS = ("calls", "standalone", "cpu", "memory", "at-once", "allocations", "containers")
 _BEGINNING = time.monotonic()
 
@@ -100,6 +101,9 @@ def _arguments() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> Results:
     """Everything, in some six minutes, `quick` in two; or the parts that `only` names."""
+    _say("waiting until the machine is quiet")
+    if not wait_until_quiet(_WAIT_SECONDS):
+        _say("it is not: expect other figures than on an idle machine")
     server = Server(arguments.serve.split())
     # End it with this process, whatever that ends by.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -14,16 +14,21 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "bin"
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _INSIDE = "CNI_PY_BENCH_INSIDE"
 _OWN_NETNS = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _PIPE_BYTES = 65536
 _QUIET_SECONDS = 0.05
+_IDLE = 0.95
+_TICK = os.sysconf("SC_CLK_TCK")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,6 +52,36 @@ def enter() -> None:
 def settle(seconds: float = _QUIET_SECONDS) -> None:
     """Let end what runs in the background: forks ahead, the kernel's deferred work."""
     time.sleep(seconds)
+
+
+def wait_until_quiet(seconds: float) -> bool:
+    """Wait until the machine is idle for two seconds; False if it is not in `seconds`.
+
+    The kernel takes namespaces down for a long time after their last process, and holds locks that
+    calls need meanwhile: a worker thread of its work queues is then named `+netns`.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        before = _idle_ticks()
+        settle(2)
+        idle = (_idle_ticks() - before) / (2 * _TICK * (os.cpu_count() or 1))
+        if idle > _IDLE and not any(_takes_namespaces_down()):
+            return True
+    return False
+
+
+def _idle_ticks() -> int:
+    return int(Path("/proc/stat").read_text().split(maxsplit=5)[4])
+
+
+def _takes_namespaces_down() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            name = path.read_text()
+        except OSError:
+            continue
+        if "+netns" in name:
+            yield name
 
 
 def add_netns(name: str) -> str:
