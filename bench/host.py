@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-OURS = ROOT / "bin"
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ROOT / "bin"
 
 _INSIDE = "CNI_PY_BENCH_INSIDE"
 _OWN_NETNS = "/proc/thread-self/ns/net"
