@@ -57,6 +57,7 @@ def main(name: str) -> int:
     output = Output(_claim_stdout())
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGHUP, interrupted)
     return run(name, _environ(), _STDIN, output)
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from cni_py.kernel.netns import Netns
     from cni_py.spec.attachment import Attachment
 
-# IFALIASZ is 256 with its end.
-ALIAS_BYTES = 255
+# IFALIASZ is 256, and the kernel wants one byte more than the end.
+ALIAS_BYTES = 254
 
 _VANISHING_SECONDS = 0.25
 

@@ -261,7 +261,12 @@ class Server:
         if not data:
             self._lose(one)
             return
-        told = msgspec.json.decode(data, type=worker.Report)
+        try:
+            told = msgspec.json.decode(data, type=worker.Report)
+        except msgspec.MsgspecError as error:
+            # One worker's report must not end the server; its end of the channel follows.
+            _log({"event": "report not understood", "error": str(error)})
+            return
         one.reported = True
         if told.again:
             del self._busy[one.pid]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _F_SETSIG = 10
 _STDIN, _STDOUT, _STDERR = range(3)
 MAX_REPORT_BYTES = 64 * 1024
+_SHOWN_CHARACTERS = 256
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -147,13 +148,13 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         home.come_back()
     told = Report(
         plugin=call.name,
-        verb=call.environ.get("CNI_COMMAND", ""),
+        verb=_shown(call.environ.get("CNI_COMMAND", "")),
         code=output.code,
         milliseconds=milliseconds,
-        container=call.environ.get("CNI_CONTAINERID", ""),
-        network=output.network,
+        container=_shown(call.environ.get("CNI_CONTAINERID", "")),
+        network=_shown(output.network),
         steps=steps.take(),
-        traceparent=call.environ.get("TRACEPARENT", ""),
+        traceparent=_shown(call.environ.get("TRACEPARENT", "")),
         again=again,
     )
     try:
@@ -227,6 +228,11 @@ def _watch(connection: socket.socket) -> None:
     fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
     # What came before the signal was set up.
     signal.raise_signal(signal.SIGIO)
+
+
+def _shown(text: str) -> str:
+    """What a caller has sent, fit for a report: short, and valid Unicode."""
+    return text[:_SHOWN_CHARACTERS].encode(errors="replace").decode()
 
 
 def refuse(connection: socket.socket, code: Code, msg: str, details: str = "") -> None:

@@ -65,6 +65,9 @@ def _ifname_problem(ifname: str) -> tuple[str, str]:
 def validate_device_name(name: str, key: str) -> None:
     """A device name from the configuration, by the kernel's rule. Raises CniError 7."""
     problem, details = _ifname_problem(name)
+    if "%" in name or "\0" in name:
+        # The kernel fills in a number for `%d`.
+        problem = "contains % or NUL"
     if name in _PARAMETER_FOLDERS:
         problem = "is not the name of one device"
     if problem:
