@@ -170,7 +170,7 @@ def change(name: str, *attributes: tuple[str, Any], what: str = "") -> Request:
 def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request:
     """The request that labels a bridge's port with its owner and sets its flags (K-08).
 
-    `alias` has at most 255 bytes.
+    `alias` has at most 254 bytes.
     """
     port = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
     info = [

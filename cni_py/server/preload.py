@@ -113,7 +113,7 @@ def _requests(result: Result) -> list[Request]:
     route = Route(default_route(4), result.ips[0].gateway)
     return [
         links.create_veth(host, links.VethEnd("eth0", netns_fd=0), mtu=0),
-        links.set_port("veth0", attachment.label(255), hairpin=False, isolated=False),
+        links.set_port("veth0", attachment.label(254), hairpin=False, isolated=False),
         addresses.add(1, "eth0", result.ips[0].address),
         links.set_up("eth0"),
         routes.add(1, "eth0", route, route.gw),

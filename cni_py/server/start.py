@@ -23,6 +23,8 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
 
     Raises OSError when a socket cannot be had.
     """
+    # One that comes before the server listens to signals changes nothing.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Each connection takes a descriptor, also while it waits.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
