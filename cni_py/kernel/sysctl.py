@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .errors import kernel_error
+import errno
+
+from .errors import KernelError, kernel_error
 
 _ROOT = "/proc/sys/"
 
@@ -28,12 +30,10 @@ def write(key: str, value: str) -> None:
 def write_if_present(key: str, value: str) -> None:
     """Set `key` where the kernel has it: IPv6 can be off, and old kernels lack some keys."""
     try:
-        with open(_ROOT + key, "w") as file:
-            file.write(value)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise kernel_error(f"set sysctl {key} to {value}", error) from error
+        write(key, value)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 def ensure(key: str, value: str) -> None:
