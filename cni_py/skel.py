@@ -6,14 +6,18 @@ the parser.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import select
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import __version__
+from .kernel import interruption
 from .spec import versions
 from .spec.environment import VERBS, read_environment
 from .spec.errors import CniError, Code, cni_error_of
@@ -48,6 +52,7 @@ EXECUTABLES: Mapping[str, Executable] = {
 
 _STDIN, _STDOUT, _STDERR = range(3)
 _CLOSED = -1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 _INDENT = 4
 
@@ -55,27 +60,39 @@ _INDENT = 4
 def main(name: str) -> int:
     """Run the plugin `name` as a process of its own; returns the exit status."""
     output = Output(_claim_stdout())
-    signal.signal(signal.SIGTERM, interrupted)
-    signal.signal(signal.SIGINT, interrupted)
-    signal.signal(signal.SIGHUP, interrupted)
-    return run(name, _environ(), _STDIN, output)
+    for number in _SIGNALS:
+        signal.signal(number, interrupted)
+    status = run(name, _environ(), _STDIN, output)
+    # The interpreter takes handlers out before it ends, and the answer has been given.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    return status
 
 
 class Output:
     """Where the one document goes, and what is known of the call afterwards.
 
-    `code` is the error's once there is one, else -1; `network` is empty until it has been read.
+    `code` is the error's once there is one, else -1; `network` is empty until it has been read;
+    `begun` tells whether something has been written.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.code = -1
         self.network = ""
+        self.begun = False
 
     def write(self, data: bytes) -> None:
-        """Write all of it. Raises OSError."""
+        """Write all of it. Raises OSError, and Interrupted before something has to wait.
+
+        Pieces of PIPE_BUF bytes once there is room for them: then it is known what was written.
+        """
+        if self._fd == _CLOSED:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         while data:
-            data = data[os.write(self._fd, data) :]
+            interruption.wait_writable(self._fd)
+            self.begun = True
+            data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
 
 
 def run(name: str, environ: Mapping[str, str], stdin: int, output: Output) -> int:
@@ -99,7 +116,7 @@ def run(name: str, environ: Mapping[str, str], stdin: int, output: Output) -> in
             raise CniError(Code.INVALID_ENVIRONMENT, msg, f"one of {', '.join(sorted(VERBS))}")
         request = _gated(name, request)
         version = request.cni_version
-        _carry_out(_plugin(name), request, output)
+        _carry_out(name, request, output)
     except BaseException as error:  # noqa: BLE001 - every failure becomes the one document
         _report(error, version, output)
         return 1
@@ -107,14 +124,30 @@ def run(name: str, environ: Mapping[str, str], stdin: int, output: Output) -> in
 
 
 def _claim_stdout() -> int:
-    """Keep stdout for the one document; whatever else prints goes to stderr (O-06)."""
-    try:
-        output = os.dup(_STDOUT)
-    except OSError:
-        # It is closed: the first write says so, and an ADD undoes itself.
-        output = _CLOSED
+    """Keep stdout for the one document; whatever else prints goes to stderr (O-06).
+
+    No file opened later may be taken for one of the two where they are closed.
+    """
+    if not _is_open(_STDERR):
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != _STDERR:
+            os.dup2(null, _STDERR)
+            os.close(null)
+        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115 - as long as the process
+    # Where it is closed the first write says so, and an ADD undoes itself.
+    output = _CLOSED
+    if _is_open(_STDOUT):
+        output = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
     os.dup2(_STDERR, _STDOUT)
     return output
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _environ() -> dict[str, str]:
@@ -133,10 +166,9 @@ def _environ() -> dict[str, str]:
     return environ
 
 
-def interrupted(number: int, _frame: FrameType | None) -> NoReturn:
-    """The runtime gives up: unwind, so that an ADD undoes itself."""
-    signal.signal(number, signal.SIG_IGN)
-    raise CniError(Code.TRY_AGAIN_LATER, f"interrupted by {signal.Signals(number).name}")
+def interrupted(number: int, _frame: FrameType | None) -> None:
+    """The runtime gives up: the call is left where it can be, so that an ADD undoes itself."""
+    interruption.note(f"interrupted by {signal.Signals(number).name}")
 
 
 def _about(name: str) -> int:
@@ -158,7 +190,7 @@ def _read(environment: Environment, environ: Mapping[str, str], stdin: int) -> R
     from .spec.call import read_request
 
     try:
-        with os.fdopen(os.dup(stdin), "rb") as file:
+        with os.fdopen(os.dup(stdin), "rb") as file, interruption.waiting():
             data = file.read()
     except OSError as error:
         msg = f"error reading from stdin: {error.strerror}"
@@ -172,19 +204,20 @@ def _gated(name: str, request: Request) -> Request:
     return gate_version(request, EXECUTABLES[name].versions)
 
 
-def _plugin(name: str) -> Plugin:
-    return cast("Plugin", import_module(EXECUTABLES[name].module))
-
-
-def _carry_out(plugin: Plugin, request: Request, output: Output) -> None:
+def _carry_out(name: str, request: Request, output: Output) -> None:
+    from .kernel.lock import alone
     from .spec.call import typed_call
 
+    plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
     verb = request.environment.verb
     if verb == "ADD":
         _refuse_own_netns(request)
-        _print_result(plugin, request, plugin.add(typed_call(request, plugin.Config)), output)
+        call = typed_call(request, plugin.Config)
+        with alone(name, request.attachment), call.scope:
+            _print_result(plugin.add(call), request.cni_version, output)
     elif verb == "DEL":
-        _delete(plugin, request)
+        with alone(name, request.attachment):
+            _delete(plugin, request)
     elif verb == "CHECK":
         plugin.check(typed_call(request, plugin.Config))
     elif verb == "STATUS":
@@ -193,20 +226,18 @@ def _carry_out(plugin: Plugin, request: Request, output: Output) -> None:
         _collect(plugin, request)
 
 
-def _print_result(plugin: Plugin, request: Request, result: Result, output: Output) -> None:
+def _print_result(result: Result, version: str, output: Output) -> None:
     """Print in the configuration's version; what cannot be reported is undone (W-G8)."""
     from msgspec import json as fast_json
 
-    from .plugins.teardown import undone_on_failure
     from .spec.conversion import to_wire
 
-    with undone_on_failure(lambda: _teardown(plugin, request)):
-        document = to_wire(result, request.cni_version)
-        try:
-            output.write(fast_json.format(fast_json.encode(document), indent=_INDENT))
-        except OSError as error:
-            msg = f"error writing the result to stdout: {error.strerror}"
-            raise CniError(Code.IO_FAILURE, msg) from error
+    document = to_wire(result, version)
+    try:
+        output.write(fast_json.format(fast_json.encode(document), indent=_INDENT))
+    except OSError as error:
+        msg = f"error writing the result to stdout: {error.strerror}"
+        raise CniError(Code.IO_FAILURE, msg) from error
 
 
 def _teardown(plugin: Plugin, request: Request) -> None:
@@ -219,9 +250,14 @@ def _teardown(plugin: Plugin, request: Request) -> None:
 def _delete(plugin: Plugin, request: Request) -> None:
     """A CNI_NETNS that has become the plugin's own counts as gone, and code 8 says so (N-06).
 
-    A process id that was given out again leads there: nothing in it is the container's.
+    A process id that was given out again leads there: nothing in it is the container's. One that
+    cannot be opened is reported by the plugin, after what it could do.
     """
-    if not _is_own_netns(request):
+    try:
+        is_own = _is_own_netns(request)
+    except CniError:
+        is_own = False
+    if not is_own:
         _teardown(plugin, request)
         return
     environment = request.environment._replace(netns="")
@@ -264,7 +300,7 @@ def _report(error: BaseException, version: str, output: Output) -> None:
     """Print the CNI error; a defect's traceback goes to stderr."""
     reported = cni_error_of(error)
     output.code = reported.code
-    if not isinstance(error, CniError):
+    if not isinstance(error, (CniError, interruption.Interrupted)):
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
@@ -273,6 +309,9 @@ def _report(error: BaseException, version: str, output: Output) -> None:
         document["details"] = reported.details
     text = json.dumps(document, indent=_INDENT)
     try:
-        output.write(text.encode())
+        if output.begun:
+            raise OSError(errno.EIO, "another document has begun")
+        with interruption.shielded():
+            output.write(text.encode())
     except OSError as unwritten:
         sys.stderr.write(f"cni-py: cannot write the error to stdout: {unwritten}\n{text}\n")

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from cni_py.kernel import interruption, processes
 from cni_py.spec import delegation
 from cni_py.spec.call import typed_call
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
+    import subprocess
+
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Plugin, Request
     from cni_py.spec.results import Result
@@ -36,7 +38,9 @@ def ipam_add(request: Request, ipam_type: str) -> Result:
     """The delegate's ADD. Raises its CniError."""
     plugin, path = _delegate(request, ipam_type)
     if plugin is not None:
-        return plugin.add(typed_call(_as(request, "ADD"), plugin.Config))
+        call = typed_call(_as(request, "ADD"), plugin.Config)
+        with call.scope:
+            return plugin.add(call)
     return delegation.result(_execute(request, path, "ADD"), request.cni_version)
 
 
@@ -128,12 +132,11 @@ def _run(path: str, environ: dict[str, Any], stdin: bytes) -> subprocess.Complet
     """A file that is being written (ETXTBSY) is tried again for a few seconds (X-10)."""
     for attempt in range(_BUSY_ATTEMPTS):
         try:
-            return subprocess.run(
-                [path], env=environ, input=stdin, capture_output=True, check=False
-            )
+            return processes.run([path], stdin, environ=environ)
         except OSError as error:
             if error.errno == errno.ETXTBSY and attempt + 1 < _BUSY_ATTEMPTS:
-                time.sleep(_BUSY_PAUSE_SECONDS)
+                with interruption.waiting():
+                    time.sleep(_BUSY_PAUSE_SECONDS)
                 continue
             msg = f"netplugin failed with no error message: {path}: {error.strerror}"
             raise CniError(Code.UNKNOWN, msg) from error

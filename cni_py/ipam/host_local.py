@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cni_py.kernel import interruption
 from cni_py.kernel.netns import cookie, open_netns
+from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
 from cni_py.spec.args import load_args
 from cni_py.spec.config import PluginConfig
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import DNS, IPConfig, Result, Route
 
 from .index import Owner, Sandbox
@@ -87,9 +90,11 @@ def add(call: Call[Config]) -> Result:
     ipam = _ipam(call.config)
     sets = _sets(call)
     wanted = _wanted(sets, _requested(call))
+    validate_new_ifname(call.ifname)
     dns = read_resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else DNS()
     owner = Owner(call.container_id, call.ifname)
-    with _store(ipam.data_dir, call).locked() as allocations:
+    store = _store(ipam.data_dir, call)
+    with store.locked() as allocations:
         before = _supersede(allocations, owner, sets)
         try:
             picked = _pick_all(allocations, owner, sets, wanted, before)
@@ -100,6 +105,7 @@ def add(call: Call[Config]) -> Result:
         except BaseException:
             allocations.give_back(owner)
             raise
+    call.scope.enter_context(undone_on_failure(lambda: _release(store, owner)))
     ips = tuple(
         IPConfig(cidr(one.address, one.run.subnet.prefixlen), one.run.gateway) for one in picked
     )
@@ -109,11 +115,7 @@ def add(call: Call[Config]) -> Result:
 def delete(call: Call[DelConfig]) -> None:
     """Free what the attachment holds, whatever the ranges are now."""
     store = _store(call.config.ipam.data_dir, call)
-    if store.exists:
-        with store.locked() as allocations:
-            if not allocations.release(Owner(call.container_id, call.ifname)):
-                # Files of long ago name the container alone.
-                allocations.release(Owner(call.container_id, ""))
+    _release(store, Owner(call.container_id, call.ifname))
 
 
 def check(call: Call[Config]) -> None:
@@ -162,9 +164,18 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     containers = {one.container_id for one in valid}
     with store.locked() as allocations:
         for entry in allocations.entries():
+            interruption.point()
             lives = entry.owner in alive or (not entry.ifname and entry.container_id in containers)
             if not lives:
                 allocations.release(entry.owner)
+
+
+def _release(store: Store, owner: Owner) -> None:
+    if store.exists:
+        with store.locked() as allocations:
+            if not allocations.release(owner):
+                # Files of long ago name the container alone.
+                allocations.release(Owner(owner.container_id, ""))
 
 
 class _Picked(NamedTuple):

@@ -40,12 +40,12 @@ class Owner(NamedTuple):
     @property
     def content(self) -> bytes:
         """What the address's file holds (plugins.md 5.1.3)."""
-        return f"{self.container_id}\r\n{self.ifname}".encode()
+        return os.fsencode(f"{self.container_id}\r\n{self.ifname}")
 
     @property
     def key(self) -> str:
         """The name of the index's entry."""
-        return sha256("\0".join(self).encode()).hexdigest()[:_KEY_DIGITS]
+        return sha256(os.fsencode("\0".join(self))).hexdigest()[:_KEY_DIGITS]
 
 
 class Sandbox(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.lock import take_lock
 
 from .index import (
     DamagedEntryError,
@@ -31,7 +32,6 @@ from .index import (
     remove_file,
     write_file,
 )
-from .lock import take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -67,20 +67,26 @@ def delete(index: int, name: str, address: Cidr, tolerate: frozenset[int] = froz
 
 def dump(netlink: Netlink, index: int, version: int = 0) -> list[Address]:
     """The addresses of one link, of IP version 4 or 6 or both. Raises KernelError."""
+    return dump_all(netlink, index, version).get(index, [])
+
+
+def dump_all(netlink: Netlink, index: int = 0, version: int = 0) -> dict[int, list[Address]]:
+    """The addresses by their link's index. Raises KernelError."""
     message = ifaddrmsg()
     message["family"] = _FAMILY[version]
     message["index"] = index
     message["attrs"] = []
-    request = Request(f"list the addresses of link {index}", RTM_GETADDR, message)
-    found = []
+    what = f"list the addresses of link {index}" if index else "list the addresses"
+    request = Request(what, RTM_GETADDR, message)
+    found: dict[int, list[Address]] = {}
     for body in netlink.dump(request):
         _, length, flags, _, link = _INFO.unpack_from(body, _NLMSG_BYTES)
         have = attributes(body, _NLMSG_BYTES + _INFO.size)
-        if link == index:
-            # On point-to-point links IFA_ADDRESS is the peer's.
-            own = have.get(_IFA_LOCAL) or have[_IFA_ADDRESS]
-            wide = int.from_bytes(have.get(_IFA_FLAGS, b""), sys.byteorder)
-            found.append(Address(ip_interface((own, length)), wide or flags))
+        # On point-to-point links IFA_ADDRESS is the peer's.
+        own = have.get(_IFA_LOCAL) or have[_IFA_ADDRESS]
+        wide = int.from_bytes(have.get(_IFA_FLAGS, b""), sys.byteorder)
+        address = Address(ip_interface((own, length)), wide or flags)
+        found.setdefault(link, []).append(address)
     return found
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
 
+from . import processes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -74,19 +76,13 @@ def _run(arguments: list[str], what: str, text: str = "") -> str:
         msg = f"{what}: {arguments[0]} is not installed"
         raise IptablesError(Code.INTERNAL, msg, "install the package iptables")
     try:
-        done = subprocess.run(
-            [path, *arguments[1:]],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=_RUN_SECONDS,
-            check=False,
-        )
+        done = processes.run([path, *arguments[1:]], os.fsencode(text), seconds=_RUN_SECONDS)
     except subprocess.TimeoutExpired:
         msg = f"{what}: {arguments[0]} took more than {_RUN_SECONDS} s"
         raise IptablesError(Code.TRY_AGAIN_LATER, msg) from None
     if done.returncode != 0:
-        locked = done.returncode == _STATUS_LOCKED and "lock" in done.stderr
+        said = done.stderr.decode(errors="replace").strip()
+        locked = done.returncode == _STATUS_LOCKED and "lock" in said
         code = Code.TRY_AGAIN_LATER if locked else Code.INTERNAL
-        raise IptablesError(code, f"{what}: {arguments[0]} failed", done.stderr.strip())
-    return done.stdout
+        raise IptablesError(code, f"{what}: {arguments[0]} failed", said)
+    return os.fsdecode(done.stdout)

@@ -29,13 +29,13 @@ IFF_PROMISC = 0x100
 _EXT_MASK_BRIDGE_VLANS = 1 << 1
 
 # Links that are about to be deleted together are in a group with this in its highest byte.
-_OWN_GROUPS = 0x43000000
+_DELETED_GROUPS = 0x43000000
 _BATCH = 100
 
 # linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
-_IFLA_PROMISCUITY, _IFLA_LINK_NETNSID = 30, 37
+_IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID = 27, 30, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
 _NO_NETNSID = b"\xff\xff\xff\xff"
@@ -48,7 +48,11 @@ PRESENT = frozenset({errno.EEXIST})
 
 
 class Link(NamedTuple):
-    """What the plugins read of a link. `peer_index` is IFLA_LINK, `alias` the owner's label."""
+    """What the plugins read of a link. `peer_index` is IFLA_LINK, `alias` the owner's label.
+
+    `group` marks a link that its maker has not finished: it can be set as the link is created, an
+    alias cannot.
+    """
 
     ifindex: int
     name: str
@@ -61,6 +65,7 @@ class Link(NamedTuple):
     peer_index: int
     peer_netnsid: int | None
     alias: str
+    group: int
     promiscuity: int
     vlan_filtering: bool
     hairpin: bool
@@ -101,12 +106,12 @@ def has_ports(netlink: Netlink, bridge: Link) -> bool:
     return bool(netlink.dump(Request(f"list the ports of {bridge.name}", RTM_GETLINK, message)))
 
 
-def create_bridge(name: str, *, mtu: int, mac: str, vlan_filtering: bool) -> Request:
+def create_bridge(name: str, *, mtu: int, mac: str, vlan_filtering: bool, group: int) -> Request:
     """The request that creates a bridge, or finds that it exists. `mtu` 0 leaves the kernel's."""
     data: list[Any] = [("IFLA_BR_VLAN_FILTERING", 1)] if vlan_filtering else []
     info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]
     # A bridge without a fixed address changes it with its ports (W-BR15).
-    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), *_mtu(mtu)]
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), *_mtu(mtu), *_group(group)]
     message = _message(attributes=[*attributes, ("IFLA_LINKINFO", {"attrs": info})])
     return Request(f"create bridge {name}", RTM_NEWLINK, message, CREATE, tolerate=PRESENT)
 
@@ -122,8 +127,8 @@ def enable_vlan_filtering(name: str) -> Request:
 
 
 class VethEnd(NamedTuple):
-    """One end of a veth pair to create. The peer's namespace is `netns_fd`; master and up are for
-    the first end: the kernel takes neither for the peer.
+    """One end of a veth pair to create. The peer's namespace is `netns_fd`; master, up and group
+    are for the first end: the kernel takes none of them for the peer.
     """
 
     name: str
@@ -131,6 +136,7 @@ class VethEnd(NamedTuple):
     netns_fd: int | None = None
     master: int = 0
     up: bool = False
+    group: int = 0
 
 
 def create_veth(host: VethEnd, container: VethEnd, *, mtu: int) -> Request:
@@ -148,7 +154,7 @@ def create_veth(host: VethEnd, container: VethEnd, *, mtu: int) -> Request:
         ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}),
     ]
     # The reference creates the host's end with a queue length of 0 (K-03).
-    own = [("IFLA_IFNAME", host.name), ("IFLA_TXQLEN", 0), *_mtu(mtu)]
+    own = [("IFLA_IFNAME", host.name), ("IFLA_TXQLEN", 0), *_mtu(mtu), *_group(host.group)]
     if host.mac:
         own.append(("IFLA_ADDRESS", host.mac))
     if host.master:
@@ -170,7 +176,7 @@ def change(name: str, *attributes: tuple[str, Any], what: str = "") -> Request:
 def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request:
     """The request that labels a bridge's port with its owner and sets its flags (K-08).
 
-    `alias` has at most 254 bytes.
+    `alias` has at most 254 bytes. The port is finished: it is in no group of unfinished links.
     """
     port = [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]
     info = [
@@ -180,6 +186,7 @@ def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request
     attributes = [
         ("IFLA_IFNAME", name),
         ("IFLA_IFALIAS", alias),
+        ("IFLA_GROUP", 0),
         ("IFLA_LINKINFO", {"attrs": info}),
     ]
     return Request(f"set up bridge port {name}", RTM_NEWLINK, _message(attributes=attributes))
@@ -234,7 +241,7 @@ def delete_together(netlink: Netlink, names: Sequence[str]) -> None:
     """
     if not names:
         return
-    group = _OWN_GROUPS | int.from_bytes(os.urandom(3), sys.byteorder)
+    group = _DELETED_GROUPS | int.from_bytes(os.urandom(3), sys.byteorder)
     marks = [change(name, ("IFLA_GROUP", group), what=f"mark link {name}") for name in names]
     for start in range(0, len(marks), _BATCH):
         batch = marks[start : start + _BATCH]
@@ -320,6 +327,10 @@ def _mtu(mtu: int) -> list[tuple[str, Any]]:
     return [("IFLA_MTU", mtu)] if mtu else []
 
 
+def _group(group: int) -> list[tuple[str, Any]]:
+    return [("IFLA_GROUP", group)] if group else []
+
+
 def _message(
     *,
     family: int = 0,
@@ -359,6 +370,7 @@ def _link(body: bytes) -> Link:
         peer_index=_number(have.get(_IFLA_LINK)),
         peer_netnsid=None if netnsid is None or netnsid == _NO_NETNSID else _number(netnsid),
         alias=_text(have.get(_IFLA_IFALIAS, b"")),
+        group=_number(have.get(_IFLA_GROUP)),
         promiscuity=_number(have.get(_IFLA_PROMISCUITY)),
         vlan_filtering=bool(_number(data.get(_BR_VLAN_FILTERING))),
         hairpin=bool(_number(port.get(_BRPORT_MODE))),

@@ -12,6 +12,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import interruption
 from .errors import KernelError, kernel_error
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class Netlink:
         while (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
-                received = self._receive()
+                with interruption.waiting():
+                    received = self._receive()
             except TimeoutError:
                 return
             finally:

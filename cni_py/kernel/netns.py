@@ -23,6 +23,18 @@ _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 _SO_NETNS_COOKIE = 71
 _COOKIE_BYTES = 8
+# What open(2) says of a path that leads nowhere, is too long to, or leads to a socket or fifo.
+_NO_NAMESPACE = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ESRCH,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENXIO,
+        errno.ENODEV,
+    }
+)
 
 
 class Identity(NamedTuple):
@@ -106,7 +118,7 @@ def open_netns(path: str) -> Netns | None:
         else:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ELOOP):
+        if error.errno in _NO_NAMESPACE:
             return None
         raise kernel_error(f"open the network namespace {path}", error) from error
     try:

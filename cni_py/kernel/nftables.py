@@ -13,6 +13,7 @@ from typing import Any
 
 from cni_py.spec.errors import CniError, Code
 
+from . import interruption
 from .errors import KernelError
 from .netns import Identity, own_identity
 
@@ -52,6 +53,14 @@ def nftables() -> Nftables:
     return _contexts[own]
 
 
+def nftables_if_installed() -> Nftables | None:
+    """The same; None where the library is not installed."""
+    try:
+        return nftables()
+    except CniError:
+        return None
+
+
 def forget_contexts(keep: Identity | None = None) -> None:
     """Close all contexts but that of the namespace `keep`.
 
@@ -76,7 +85,8 @@ class Nftables:
             raise CniError(Code.INTERNAL, msg, "install the package libnftables1") from error
 
     def apply(self, what: str, *commands: Command) -> None:
-        """Carry out all commands in one transaction, or none. Raises KernelError."""
+        """Carry out all commands in one transaction, or none. Raises KernelError, Interrupted."""
+        interruption.point()
         text = json.dumps({"nftables": commands})
         status, _, errors = self._run_json(text)
         if status != 0:

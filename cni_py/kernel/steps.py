@@ -6,6 +6,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from . import interruption
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,7 +16,11 @@ _milliseconds: dict[str, float] = {}
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Time the block as a step; the times of blocks of one name add up."""
+    """Time the block as a step; the times of blocks of one name add up. Raises Interrupted.
+
+    A call that is to be left is left between its steps.
+    """
+    interruption.point()
     start = time.monotonic()
     try:
         yield

@@ -14,17 +14,17 @@ from cni_py.kernel import links, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
+from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import cidr, default_route, is_default
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result, Route
 
 from . import bridge_device, interface, masquerade, spoof_check, veth
 from .bridge_config import Config, Plan, plan_of
-from .teardown import Teardown, undone_on_failure
+from .teardown import Teardown
 from .veth import Sides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from cni_py.kernel.links import Link
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
 
-NAME = "bridge"
-
 _PORT_UP_SECONDS = 2.5
 # The places of the entries in `interfaces`.
 _BRIDGE, _HOST, _CONTAINER = range(3)
+# What the label says of an attachment whose port is guarded.
+_SPOOF_CHECK = "macspoofchk"
 
 
 DelConfig = Config
@@ -44,64 +44,72 @@ DelConfig = Config
 
 def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and make the host its gateway as configured."""
-    config, attachment = call.config, call.attachment
+    config, attachment, scope = call.config, call.attachment, call.scope
     plan = plan_of(call)
-    with ExitStack() as stack:
-        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
-        host = stack.enter_context(Netlink())
-        with container.entered():
-            inside = stack.enter_context(Netlink())
-        sides = Sides(host, inside, container)
-        with step("bridge"):
-            bridge = stack.enter_context(_bridge(host, config))
-        with step("veth"):
-            veth.create(
-                sides,
-                attachment,
-                mac=plan.mac,
-                mtu=config.mtu,
-                master=bridge.ifindex,
-                stale=lambda: delete(call),
-            )
-        with undone_on_failure(lambda: delete(call)):
-            with step("port"):
-                ends = _set_up_port(sides, bridge, call, plan)
-            result = _l2_result(call, ends)
-            if config.macspoofchk:
-                with step("spoof check"):
-                    spoof_check.set_up(attachment, ends.eth.mac)
-            if config.ipam.type:
-                result = _configure(sides, ends, call, plan, result)
-            elif not config.disable_container_interface:
-                inside.submit(links.set_up(ends.eth.name))
-                links.wait_until_up(host, ends.port.name, time.monotonic() + _PORT_UP_SECONDS)
-        return result
+    container = scope.enter_context(interface.require_netns(call, open_netns(call.netns)))
+    host = scope.enter_context(Netlink())
+    with container.entered():
+        inside = scope.enter_context(Netlink())
+    sides = Sides(host, inside, container)
+    with step("bridge"):
+        bridge = scope.enter_context(_bridge(host, config))
+    with step("veth"):
+        veth.create(
+            sides,
+            attachment,
+            mac=plan.mac,
+            mtu=config.mtu,
+            master=bridge.ifindex,
+            stale=lambda: delete(call),
+        )
+    scope.enter_context(undone_on_failure(lambda: delete(call)))
+    with step("port"):
+        ends = _set_up_port(sides, bridge, call, plan)
+    result = _l2_result(call, ends)
+    if config.macspoofchk:
+        with step("spoof check"):
+            spoof_check.set_up(attachment, ends.eth.mac)
+    if config.ipam.type:
+        result = _configure(sides, ends, call, plan, result)
+    elif not config.disable_container_interface:
+        inside.submit(links.set_up(ends.eth.name))
+        links.wait_until_up(host, ends.port.name, time.monotonic() + _PORT_UP_SECONDS)
+    return result
 
 
 def delete(call: Call[Config]) -> None:
     """Undo an ADD, as much of it as is there. The address goes last: it may be given out again."""
     config, attachment = call.config, call.attachment
-    prev = call.prev_result
-    addresses: Sequence[Cidr] = () if prev is None else _addresses(prev)
+    # That of an ADD is an earlier plugin's.
+    prev = call.prev_result if call.verb == "DEL" else None
     teardown = Teardown()
-    # Another backend's rules, or the reference plugin's, can be there unless the pair is seen to be
-    # ours: of a vanished namespace's pair the host's end may still be there, or not any more.
-    thorough = True
-    with teardown.step(), step("veth"), Netlink() as host:
-        container = open_netns(call.netns) if call.netns else None
-        with ExitStack() as stack:
+    has: frozenset[str] | None = None
+    held = interface.Held()
+    with ExitStack() as stack, Netlink() as host:
+        container = None
+        with teardown.step():
+            container = open_netns(call.netns) if call.netns else None
             if container is not None:
                 stack.enter_context(container)
-                if config.ip_masq and not addresses:
-                    addresses = interface.addresses_inside(container, call.ifname)
-            thorough = not veth.delete(host, attachment, container) or container is None
-    if config.macspoofchk:
+        has = veth.recorded(links.get(host, attachment.host_ifname))
+        # Of an attachment that is gone, or was never ours, everything is looked for.
+        has_backend = config.ip_masq if has is None else not has.isdisjoint(masquerade.BACKENDS)
+        if container is not None and has_backend:
+            with teardown.step():
+                held = interface.held_inside(container, call.ifname)
+        with teardown.step(), step("veth"):
+            if not veth.delete(host, attachment) and container is not None:
+                names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
+                veth.delete_foreign(host, container, call.ifname, config.bridge, names)
+    if prev is not None and prev.ips:
+        held = interface.Held(_addresses(prev))
+    if has is None or _SPOOF_CHECK in has:
         with teardown.step(), step("spoof check"):
-            spoof_check.tear_down(attachment, thorough=thorough)
-    if config.ip_masq and config.ipam.type:
+            spoof_check.tear_down(attachment, certain=has is not None)
+    if has is None or has_backend:
         with teardown.step(), step("masquerade"):
-            backend = config.ip_masq_backend
-            masquerade.tear_down(attachment, addresses, backend, thorough=thorough)
+            certain, possible = _backends(config, has)
+            masquerade.tear_down(attachment, held, certain=certain, possible=possible)
     if config.ipam.type:
         with teardown.step(), step("ipam"):
             delegation.ipam_delete(call.request, config.ipam.type)
@@ -158,25 +166,33 @@ def status(call: Call[Config]) -> None:
 def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     config = call.config
-    alive = {one.key for one in valid}
+    alive, names = {one.key for one in valid}, {one.host_ifname for one in valid}
     teardown = Teardown()
     with teardown.step(), Netlink() as host:
         stale = [
             link.name
             for link in veth.of_network(host, call.request.network)
-            if link.alias.split(",")[0] not in alive
+            if link.alias.split(",")[0] not in alive and link.name not in names
         ]
         links.delete_together(host, stale)
-    if config.macspoofchk:
-        with teardown.step():
-            spoof_check.collect(call.request.network, valid)
-    if config.ip_masq:
-        with teardown.step():
-            masquerade.collect(call.request.network, valid)
+    # Whatever the configuration says now: an earlier one may have set them up.
+    with teardown.step():
+        spoof_check.collect(call.request.network, valid)
+    with teardown.step():
+        masquerade.collect(call.request.network, valid)
     if config.ipam.type:
         with teardown.step():
             delegation.ipam_gc(call.request, config.ipam.type, valid)
     teardown.finish()
+
+
+def _backends(config: Config, has: frozenset[str] | None) -> tuple[frozenset[str], frozenset[str]]:
+    """The backends that an ADD used certainly and possibly, by its record or by what is set now."""
+    if has is not None:
+        return has & masquerade.BACKENDS, frozenset()
+    if not config.ip_masq or not config.ipam.type:
+        return frozenset(), frozenset({masquerade.NFTABLES})
+    return frozenset({masquerade.choose_backend(config.ip_masq_backend)}), masquerade.BACKENDS
 
 
 # ADD.
@@ -203,11 +219,13 @@ class _Ends(NamedTuple):
 def _set_up_port(sides: Sides, bridge: Link, call: Call[Config], plan: Plan) -> _Ends:
     """Label the host's end, set its bridge port, and look both ends up."""
     config, name = call.config, call.attachment.host_ifname
+    has = [plan.backend] if plan.backend else []
+    has += [_SPOOF_CHECK] if config.macspoofchk else []
     sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
     sides.host.submit(
         links.set_port(
             name,
-            veth.labelled(call.attachment),
+            veth.labelled(call.attachment, has),
             hairpin=config.hairpin_mode,
             isolated=config.port_isolation,
         )

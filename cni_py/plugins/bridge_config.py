@@ -9,7 +9,7 @@ import msgspec
 from cni_py.spec.args import load_args
 from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
-from cni_py.spec.names import validate_device_name
+from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.versions import FAMILY_020
 
 from . import bridge_device, masquerade
@@ -81,6 +81,8 @@ def plan_of(call: Call[Config]) -> Plan:
     """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
     config = call.config
     validate_device_name(config.bridge, "bridge")
+    if call.verb == "ADD":
+        validate_new_ifname(call.ifname)
     if config.hairpin_mode and config.promisc_mode:
         msg = "cannot set hairpin mode and promiscuous mode at the same time"
         raise CniError(Code.INVALID_CONFIG, msg, "hairpinMode and promiscMode are both true")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cni_py.kernel import addresses, links, sysctl
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.links import Link, VethEnd
 from cni_py.kernel.netns import OWN
+from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ _LOCALLY_ADMINISTERED = 0x02
 _MULTICAST = 0x01
 _MAC_BYTES = 6
 _IFNAME_BYTES = 15
+_LOCK_SECONDS = 1.0
+_LOCK_PAUSE_SECONDS = 0.005
+# The group of a bridge whose maker has not ended well yet.
+_UNFINISHED = 0x45000000
 
 
 @contextmanager
@@ -33,30 +39,35 @@ def ensured(
 ) -> Iterator[Link]:
     """The bridge `name`, up, while the block runs. Raises CniError.
 
-    If the block fails, a bridge that was created for it goes again, unless another call is using
-    it: each holds a shared lock, and only the last one can have it alone.
+    A bridge that is created here is marked until the block has ended well. If it fails, a marked
+    bridge goes again, unless another call is using it: each holds a shared lock, and only the last
+    one can have it alone.
     """
-    lock = _open_lock()
-    try:
-        have = links.get(host, name)
-        created = have is None
-        try:
-            bridge = have or _create(host, name, mtu=mtu, vlan_filtering=vlan_filtering)
-            yield _adapt(host, bridge, vlan_filtering=vlan_filtering, promiscuous=promiscuous)
-        except BaseException:
-            if created and lock is not None:
-                _delete_unused(host, name, lock)
-            raise
-    finally:
+    with ExitStack() as stack:
+        lock = _shared_lock()
         if lock is not None:
-            os.close(lock)
+            stack.callback(os.close, lock)
+            stack.enter_context(undone_on_failure(lambda: _delete_unused(host, name, lock)))
+        bridge = links.get(host, name)
+        if bridge is None:
+            bridge = _create(host, name, mtu=mtu, vlan_filtering=vlan_filtering)
+        yield _adapt(host, bridge, vlan_filtering=vlan_filtering, promiscuous=promiscuous)
+        if bridge.group == _UNFINISHED:
+            what = f"keep bridge {name}"
+            host.submit(
+                links.change(name, ("IFLA_GROUP", 0), what=what)._replace(tolerate=links.GONE)
+            )
 
 
 def _create(host: Netlink, name: str, *, mtu: int, vlan_filtering: bool) -> Link:
     """Create the bridge; its hardware address is chosen here and stays (W-BR15)."""
     mac = random_mac()
     try:
-        host.submit(links.create_bridge(name, mtu=mtu, mac=mac, vlan_filtering=vlan_filtering))
+        host.submit(
+            links.create_bridge(
+                name, mtu=mtu, mac=mac, vlan_filtering=vlan_filtering, group=_UNFINISHED
+            )
+        )
     except KernelError as error:
         if error.errno != errno.EOPNOTSUPP or not vlan_filtering:
             raise
@@ -93,18 +104,24 @@ def _adapt(host: Netlink, bridge: Link, *, vlan_filtering: bool, promiscuous: bo
     return bridge
 
 
-def _open_lock() -> int | None:
+def _shared_lock() -> int | None:
     """A shared lock on the own namespace's file, which needs no file of ours.
 
-    None when somebody has that file for himself: ADD goes on, only its bridge will stay.
+    An ADD that takes its bridge away has it alone for a moment, and then that is waited for. None
+    when somebody keeps it for himself: ADD goes on, only its bridge will stay.
     """
     lock = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                os.close(lock)
+                return None
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return lock
 
 
 def _delete_unused(host: Netlink, name: str, lock: int) -> None:
@@ -113,7 +130,9 @@ def _delete_unused(host: Netlink, name: str, lock: int) -> None:
     except BlockingIOError:
         return
     bridge = links.get(host, name)
-    if bridge is not None and bridge.kind == "bridge" and not links.has_ports(host, bridge):
+    if bridge is None or bridge.kind != "bridge" or bridge.group != _UNFINISHED:
+        return
+    if not links.has_ports(host, bridge):
         links.delete(host, name)
 
 

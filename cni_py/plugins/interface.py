@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_py.kernel import addresses, links, routes, sysctl
 from cni_py.kernel.netlink import Netlink
@@ -100,14 +100,30 @@ def announce(inside: Netlink, link: Link) -> None:
     inside.submit(links.change(link.name, ("IFLA_ADDRESS", link.mac), what=what))
 
 
-def addresses_inside(container: Netns, ifname: str) -> list[Cidr]:
-    """The addresses that the container's interface has, link-local ones left out."""
+class Held(NamedTuple):
+    """The addresses in a container: of its interface, and of its other ones."""
+
+    own: tuple[Cidr, ...] = ()
+    others: tuple[Cidr, ...] = ()
+
+
+def held_inside(container: Netns, ifname: str) -> Held:
+    """What the container has now; link-local addresses are left out. Raises KernelError."""
     with container.entered():
         inside = Netlink()
     with inside:
         link = links.get(inside, ifname)
-        have = [] if link is None else addresses.dump(inside, link.ifindex)
-    return [one.address for one in have if not one.address.is_link_local]
+        index = 0 if link is None else link.ifindex
+        have = [
+            (holder, one.address)
+            for holder, listed in addresses.dump_all(inside).items()
+            for one in listed
+            if not one.address.is_link_local
+        ]
+    return Held(
+        tuple(address for holder, address in have if holder == index),
+        tuple(address for holder, address in have if holder != index),
+    )
 
 
 def previous(call: Call[Any]) -> Result:
@@ -166,7 +182,8 @@ def _fits(have: KernelRoute, route: Route) -> bool:
     if have.destination.network != route.dst.network:
         return False
     gateway = route.gw is None or is_default(route.dst) or have.gateway == route.gw
-    table = have.table == (routes.MAIN_TABLE if route.table is None else route.table)
+    # The kernel takes table 0 (unspecified) for the main one.
+    table = have.table == (route.table or routes.MAIN_TABLE)
     scope = route.scope is None or route.dst.version == 6 or have.scope == route.scope
     priority = not route.priority or have.priority == route.priority
     mtu = not route.mtu or have.mtu == route.mtu

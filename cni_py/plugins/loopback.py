@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cni_py.kernel import addresses, links, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
+from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result
@@ -16,8 +17,6 @@ from . import interface
 if TYPE_CHECKING:
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
-
-NAME = "loopback"
 
 Config = PluginConfig
 DelConfig = PluginConfig
@@ -42,6 +41,8 @@ def add(call: Call[PluginConfig]) -> Result:
             if foreign is not None:
                 msg = f'loopback interface found with non-loopback address "{foreign}"'
                 raise CniError(Code.INTERNAL, msg)
+            if not link.up:
+                call.scope.enter_context(undone_on_failure(lambda: delete(call)))
             inside.submit(links.set_up(_LO))
             have = [one.address for one in addresses.dump(inside, link.ifindex)]
     if call.prev_result is not None:

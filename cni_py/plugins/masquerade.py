@@ -22,15 +22,20 @@ The iptables backend writes what the reference writes: its chains, rules and com
 from __future__ import annotations
 
 import errno
+import re
 from hashlib import sha512
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
-from cni_py.kernel import iptables
+from cni_py.kernel import interruption, iptables
 from cni_py.kernel.errors import KernelError
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables
+from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
 from cni_py.spec.attachment import Attachment, network_key
 from cni_py.spec.errors import CniError, Code
+
+from . import veth
+from .interface import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from cni_py.spec.addresses import Cidr
 
 NFTABLES, IPTABLES = "nftables", "iptables"
+BACKENDS = frozenset({NFTABLES, IPTABLES})
 
 _FAMILY, _TABLE = "inet", "cni_py"
 _PRIORITY_SRCNAT = 100
@@ -47,6 +53,7 @@ _ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _MULTICAST = {4: ip_interface("224.0.0.0/4"), 6: ip_interface("ff00::/8")}
 _CHAIN_DIGITS = 16
 _IPTABLES_CHAIN_BYTES = 28
+_OWNER = re.compile(r'comment "(?P<label>(?P<key>(?P<network>[0-9a-f]{16}-)[0-9a-f]{16})[^"]*)"')
 _REFERENCE_TABLE, _REFERENCE_CHAIN = "cni_plugins_masquerade", "masq_checks"
 
 
@@ -60,7 +67,7 @@ def choose_backend(configured: str | None) -> str:
     if configured:
         msg = f'unknown ipmasq backend "{configured}"'
         raise CniError(Code.INVALID_CONFIG, msg, f'ipMasqBackend is "{NFTABLES}" or "{IPTABLES}"')
-    return IPTABLES if _nftables() is None and iptables.available(4) else NFTABLES
+    return IPTABLES if nftables_if_installed() is None and iptables.available(4) else NFTABLES
 
 
 def require_backend(backend: str) -> None:
@@ -87,23 +94,27 @@ def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> N
 
 
 def tear_down(
-    attachment: Attachment, addresses: Sequence[Cidr], backend: str | None, *, thorough: bool
+    attachment: Attachment, held: Held, *, certain: frozenset[str], possible: frozenset[str]
 ) -> None:
-    """Remove the attachment's masquerading, found by its labels.
+    """Remove the attachment's masquerading, found by its labels. Raises CniError.
 
-    `addresses` are the attachment's as far as known: without them the maps are searched. `thorough`
-    also looks for what another backend or the reference plugin has left.
+    What `held` says of the addresses saves a search through the maps, and keeps what belongs to the
+    container's other interfaces. `certain` are the backends that ADD used. With `possible` ones it
+    may have been any of them, or the reference plugin, and one that is not installed is left out.
     """
-    backend = choose_backend(backend)
-    nft = nftables() if backend == NFTABLES else _nftables() if thorough else None
+    nft = None
+    if NFTABLES in certain:
+        nft = nftables()
+    elif NFTABLES in possible:
+        nft = nftables_if_installed()
     if nft is not None:
-        _delete_elements(nft, attachment, addresses)
-        if thorough:
+        _delete_elements(nft, attachment, held.own)
+        if possible:
             _delete_reference_rules(nft, attachment)
-    if thorough or backend == IPTABLES:
+    if IPTABLES in certain | possible:
         for version in (4, 6):
             if iptables.available(version):
-                _delete_chain(attachment, addresses, version)
+                _delete_chain(attachment, held, version)
 
 
 def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
@@ -123,7 +134,7 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
 
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Remove the masquerading of the network's attachments that are not in `valid`."""
-    nft = _nftables()
+    nft = nftables_if_installed()
     if nft is not None:
         prefix = f"{network_key(network)}-"
         alive = tuple(one.key for one in valid)
@@ -135,18 +146,11 @@ def collect(network: str, valid: frozenset[Attachment]) -> None:
     for version in (4, 6):
         if iptables.available(version):
             for container_id in _jumping_containers(network, version) - containers:
-                _delete_chain(Attachment(network, container_id, ""), (), version)
+                interruption.point()
+                _delete_chain(Attachment(network, container_id, ""), Held(), version)
 
 
 # nftables.
-
-
-def _nftables() -> Nftables | None:
-    """A context; None where the library is not installed."""
-    try:
-        return nftables()
-    except CniError:
-        return None
 
 
 def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
@@ -164,8 +168,29 @@ def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cid
             raise
     else:
         return
-    stale = [_key_command("delete", one) for one in addresses if _element(nft, one) is not None]
-    nft.apply(what, *_base(), *_chains(attachment, addresses), *stale, *elements)
+    stale = [one for one in addresses if _is_taken(nft, attachment, one)]
+    replaced = [_key_command("delete", one) for one in stale]
+    nft.apply(what, *_base(), *_chains(attachment, addresses), *replaced, *elements)
+
+
+def _is_taken(nft: Nftables, attachment: Attachment, address: Cidr) -> bool:
+    """Whether there is an element of the address. Raises CniError if its owner is alive.
+
+    A network gives an address once, so an owner of the same network is gone; of another network
+    with the same subnet it is gone when no host end has its label.
+    """
+    listing = _element(nft, address)
+    if listing is None:
+        return False
+    found = _OWNER.search(listing)
+    if found is not None and not attachment.key.startswith(found["network"]):
+        with Netlink() as host:
+            alive = veth.is_attached(host, found["key"])
+        if alive:
+            msg = f"{address.ip} is already masqueraded for a container of another network"
+            details = f"{found['label']}: two networks with ipMasq cannot share a subnet"
+            raise CniError(Code.INTERNAL, msg, details)
+    return True
 
 
 def _base() -> list[Command]:
@@ -254,11 +279,16 @@ def _is_of(listing: str, attachment: Attachment) -> bool:
 
 
 def _delete_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
-    if addresses:
-        for one in addresses:
-            listing = _element(nft, one)
-            if listing is not None and _is_of(listing, attachment):
-                _delete_element(nft, one.version, str(one.ip))
+    """Delete the attachment's elements, which need not be of `addresses`: a container can change
+    the addresses that it has.
+    """
+    found = 0
+    for one in addresses:
+        listing = _element(nft, one)
+        if listing is not None and _is_of(listing, attachment):
+            _delete_element(nft, one.version, str(one.ip))
+            found += 1
+    if addresses and found == len(addresses):
         return
     for version in (4, 6):
         for address, comment in _elements(nft, version):
@@ -337,16 +367,20 @@ def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) 
         iptables.restore(version, "nat", [*missing, *end, *jumps], what)
 
 
-def _delete_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) -> None:
-    """Remove the attachment's jumps, and the chain when no other interface's jump is left."""
+def _delete_chain(attachment: Attachment, held: Held, version: int) -> None:
+    """Remove the attachment's jumps, and the chain when no other interface's jump is left.
+
+    The chain's name has no interface in it. Where the interface's own addresses are not known, all
+    jumps are its own but those from addresses of the container's other interfaces.
+    """
     chain = _iptables_chain(attachment)
     jumps = [
         line
         for line in iptables.rules(version, "nat", "POSTROUTING") or ()
         if line.endswith(f"-j {chain}")
     ]
-    own = {str(one.ip) for one in addresses if one.version == version}
-    mine = [line for line in jumps if _source(line) in own] if own else jumps
+    own, others = ({str(one.ip) for one in listed} for listed in held)
+    mine = [one for one in jumps if _source(one) in own or (not own and _source(one) not in others)]
     what = f"stop masquerading container {attachment.container_id}"
     deletions = [line.replace("-A POSTROUTING", "-D POSTROUTING", 1) for line in mine]
     if len(mine) < len(jumps):

@@ -16,7 +16,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel.errors import KernelError
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
@@ -51,11 +51,17 @@ def set_up(attachment: Attachment, mac: str) -> None:
         nft.apply(what, *_base(), *elements)
 
 
-def tear_down(attachment: Attachment, *, thorough: bool) -> None:
-    """Forget the attachment's port; `thorough` also removes the reference plugin's chains."""
-    nft = nftables()
+def tear_down(attachment: Attachment, *, certain: bool) -> None:
+    """Forget the attachment's port. Raises CniError.
+
+    Unless it is `certain` that ADD guarded it, the reference plugin's chains are looked for too,
+    and nothing is done where nftables is not installed.
+    """
+    nft = nftables() if certain else nftables_if_installed()
+    if nft is None:
+        return
     _delete_elements(nft, attachment)
-    if thorough:
+    if not certain:
         _delete_reference_chains(nft, attachment)
 
 
@@ -72,7 +78,9 @@ def check(attachment: Attachment, mac: str) -> None:
 
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Forget the ports of the network's attachments that are not in `valid`."""
-    nft = nftables()
+    nft = nftables_if_installed()
+    if nft is None:
+        return
     prefix = f"{network_key(network)}-"
     alive = tuple(one.key for one in valid)
     for set_name in (_GUARDED, _GENUINE):

@@ -7,6 +7,7 @@ the pair is what claims the attachment.
 from __future__ import annotations
 
 import errno
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cni_py.kernel.netns import Netns
     from cni_py.spec.attachment import Attachment
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 ALIAS_BYTES = 254
 
 _VANISHING_SECONDS = 0.25
+_UNFINISHED_GROUPS = 0x44000000
+_GROUP_DIGITS = 6
+_NOTE = re.compile(r"^[0-9a-f]{16}-[0-9a-f]{16}, has: ([a-z ]*), net: ")
 
 
 class Sides(NamedTuple):
@@ -64,7 +68,8 @@ def create(
 
 
 def _create(sides: Sides, attachment: Attachment, *, mac: str, mtu: int, master: int) -> None:
-    host = VethEnd(attachment.host_ifname, master=master, up=True)
+    group = _unfinished(attachment.network)
+    host = VethEnd(attachment.host_ifname, master=master, up=True, group=group)
     inside = VethEnd(attachment.ifname, mac, netns_fd=sides.container.fd)
     sides.host.submit(links.create_veth(host, inside, mtu=mtu))
 
@@ -103,36 +108,65 @@ def _vanishes(netlink: Netlink, host: links.Link) -> bool:
                 return False
 
 
-def delete(host: Netlink, attachment: Attachment, container: Netns | None) -> bool:
-    """Delete the pair by its host end's name; False if there was none of that name.
+def delete(host: Netlink, attachment: Attachment) -> bool:
+    """Delete the pair by its host end's name; False if there was none of that name."""
+    return links.delete_port(host, attachment.host_ifname)
 
-    Then a veth named CNI_IFNAME inside the container is deleted: the reference plugin gives the
-    host's end a random name.
+
+def delete_foreign(
+    host: Netlink, container: Netns, ifname: str, bridge: str, names: frozenset[str]
+) -> None:
+    """Delete the pair of another maker: the reference plugin gives the host's end a random name.
+
+    It is known by its end in the container, a veth named CNI_IFNAME, and by the other end: a port
+    of `bridge`, or listed by name in the previous result. Anything else of that name is somebody
+    else's: a path can lead to another container's namespace by now.
     """
-    if links.delete_port(host, attachment.host_ifname):
-        return True
-    if container is not None:
-        with container.entered():
-            inside = Netlink()
-        with inside:
-            link = links.get(inside, attachment.ifname)
-            if link is not None and link.kind == "veth" and not _is_labelled(host, link):
-                links.delete(inside, link.name)
-    return False
+    with container.entered():
+        inside = Netlink()
+    with inside:
+        link = links.get(inside, ifname)
+        if link is None or link.kind != "veth":
+            return
+        port = links.get_by_index(host, link.peer_index)
+        if port is None or port.peer_index != link.ifindex or recorded(port) is not None:
+            return
+        master = links.get(host, bridge)
+        is_port = master is not None and port.master == master.ifindex
+        if is_port or port.name in names:
+            links.delete(inside, link.name)
 
 
-def _is_labelled(host: Netlink, inside: links.Link) -> bool:
-    """Whether the host's end says whose it is: then it is another attachment's, of ours."""
-    peer = links.get_by_index(host, inside.peer_index)
-    return peer is not None and peer.peer_index == inside.ifindex and ", net: " in peer.alias
+def labelled(attachment: Attachment, has: Iterable[str]) -> str:
+    """The owner's label as it fits on a link, with what else ADD sets for it.
+
+    DEL takes away that, whatever the configuration says by then.
+    """
+    return attachment.label(ALIAS_BYTES, f"has: {' '.join(sorted(has))}, ")
 
 
-def labelled(attachment: Attachment) -> str:
-    """The owner's label as it fits on a link."""
-    return attachment.label(ALIAS_BYTES)
+def recorded(link: links.Link | None) -> frozenset[str] | None:
+    """What `labelled` has noted; None where the link is not there, or has no such label."""
+    found = None if link is None else _NOTE.search(link.alias)
+    return None if found is None else frozenset(found[1].split())
 
 
 def of_network(host: Netlink, network: str) -> Iterator[links.Link]:
-    """The host ends of a network's attachments, found by their labels; for GC."""
-    prefix = f"{network_key(network)}-"
-    return (one for one in links.dump(host, "veth") if one.alias.startswith(prefix))
+    """The host ends of a network's attachments, found by their labels; for GC.
+
+    Among them those that a crash has left unlabelled.
+    """
+    prefix, unfinished = f"{network_key(network)}-", _unfinished(network)
+    for one in links.dump(host, "veth"):
+        if one.alias.startswith(prefix) or (one.group == unfinished and not one.alias):
+            yield one
+
+
+def is_attached(host: Netlink, key: str) -> bool:
+    """Whether there is a host end whose label begins with the key of an attachment."""
+    return any(one.alias.startswith(key) for one in links.dump(host, "veth"))
+
+
+def _unfinished(network: str) -> int:
+    """The group of a network's pairs from their creation until they are labelled."""
+    return _UNFINISHED_GROUPS | int(network_key(network)[:_GROUP_DIGITS], 16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -74,8 +75,16 @@ def load() -> None:
 def rehearse() -> None:
     """Do what an ADD does without changing anything that anybody sees.
 
-    Addresses are given out in a folder that is gone afterwards; the kernel is asked, not told.
+    Addresses are given out in a folder that is gone afterwards; the kernel is asked, not told. What
+    keeps it from being done, be it a full disk, only leaves the first call slower.
     """
+    try:
+        _rehearse()
+    except (CniError, OSError) as error:
+        sys.stderr.write(f"cni-py: cannot rehearse: {error}\n")
+
+
+def _rehearse() -> None:
     environment = read_environment(_ENVIRON)
     request = read_request(environment, _ENVIRON, json.dumps(_CONFIG).encode())
     request = gate_version(request, skel.EXECUTABLES["bridge"].versions)

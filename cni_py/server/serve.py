@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 _IDLE_CONNECTION_SECONDS = 10.0
-_KILL_AFTER_SECONDS = 10.0
+# An undoing may wait 30 s for a lock.
+_KILL_AFTER_SECONDS = 60.0
 _CHANNEL_FD = 3
 _METRICS_SECONDS = 5.0
 _FORK_EVERY_SECONDS = 0.01
+_FORK_AGAIN_SECONDS = 1.0
 _SURPLUS_SECONDS = 1.0
+_REAP_SECONDS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -74,7 +77,7 @@ class Server:
         self._readers: dict[socket.socket, float] = {}
         # The workers that the program had before it executed itself anew.
         self._inherited = sockets.children()
-        self._last_fork = 0.0
+        self._last_fork = self._no_fork_before = 0.0
         self._stopping = False
         self._reloading = False
 
@@ -203,10 +206,8 @@ class Server:
     def _dispatch(self) -> None:
         """Give waiting calls to idle workers, and fork new ones for those to come."""
         while self._queue:
-            if not self._idle:
-                if not self._may_fork_for_queue():
-                    return
-                self._fork(rehearse=False)
+            if not self._idle and not (self._may_fork_for_queue() and self._fork(rehearse=False)):
+                return
             one = self._idle.pop()
             connection = self._queue.popleft()
             fds = array.array("i", [connection.fileno()])
@@ -230,27 +231,41 @@ class Server:
         A fork takes as much of a processor as a call: in a burst the workers that are there serve
         most of it. Calls that wait for the kernel get more workers, one after another.
         """
-        if len(self._busy) >= self.settings.max_workers:
+        now = time.monotonic()
+        if len(self._busy) >= self.settings.max_workers or now < self._no_fork_before:
             return False
-        return not self._busy or time.monotonic() - self._last_fork >= _FORK_EVERY_SECONDS
+        return not self._busy or now - self._last_fork >= _FORK_EVERY_SECONDS
 
     def _fork_idle(self) -> None:
         """Keep workers ready; while calls run one is enough, for a fork takes their processor."""
         wanted = 1 if self._busy else self.settings.idle_workers
         room = self.settings.max_workers - len(self._busy)
+        if time.monotonic() < self._no_fork_before:
+            return
         while len(self._idle) < min(wanted, room):
-            self._fork(rehearse=True)
+            if not self._fork(rehearse=True):
+                return
 
-    def _fork(self, *, rehearse: bool) -> None:
+    def _fork(self, *, rehearse: bool) -> bool:
+        """Add an idle worker; False where the machine has no room for one: it is tried later."""
         self._last_fork = time.monotonic()
-        own, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
+        own = childs = None
+        try:
+            own, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pid = os.fork()
+        except OSError as error:
+            self._no_fork_before = self._last_fork + _FORK_AGAIN_SECONDS
+            for end in filter(None, (own, childs)):
+                end.close()
+            _log({"event": "fork failed", "error": str(error)})
+            return False
         if pid == 0:
             _become_worker(childs, self.settings.calls_per_worker, rehearse=rehearse)
         childs.close()
         one = _Worker(pid, own)
         self._idle.append(one)
         self._register(own, lambda: self._hear(one))
+        return True
 
     def _hear(self, one: _Worker) -> None:
         """A worker's report, or its end."""
@@ -329,9 +344,13 @@ class Server:
         for one in self._busy.values():
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
             deadlines.append(one.since + self.settings.call_seconds + grace)
+        if self._inherited:
+            deadlines.append(now + _REAP_SECONDS)
         deadlines += [one.idle_since + _SURPLUS_SECONDS for one in self._surplus()]
         if self._queue and len(self._busy) < self.settings.max_workers:
-            deadlines.append(self._last_fork + _FORK_EVERY_SECONDS)
+            deadlines.append(max(self._last_fork + _FORK_EVERY_SECONDS, self._no_fork_before))
+        elif self._no_fork_before > now:
+            deadlines.append(self._no_fork_before)
         return max(0.001, min(deadlines) - now) if deadlines else None
 
     # Metrics.
@@ -341,7 +360,13 @@ class Server:
             return
         try:
             reader, _ = self.metrics_socket.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Out of descriptors, say: what waits needs one that is idle here.
+            _log({"event": "accept failed", "error": str(error)})
+            if self._readers:
+                self._close_reader(next(iter(self._readers)))
             return
         reader.settimeout(0.0)
         self._readers[reader] = time.monotonic()

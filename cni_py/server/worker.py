@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from cni_py import skel
-from cni_py.kernel import netns, steps
+from cni_py.kernel import interruption, netns, steps
 from cni_py.kernel.nftables import forget_contexts
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.environment import VERBS
+from cni_py.spec.errors import Code
 
 from . import handover, preload
 
@@ -148,7 +149,7 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         home.come_back()
     told = Report(
         plugin=call.name,
-        verb=_shown(call.environ.get("CNI_COMMAND", "")),
+        verb=_verb(call.environ.get("CNI_COMMAND", "")),
         code=output.code,
         milliseconds=milliseconds,
         container=_shown(call.environ.get("CNI_CONTAINERID", "")),
@@ -206,6 +207,7 @@ def _take_over(call: Handover, connection: socket.socket) -> _CallersOutput:
 
 def _watch(connection: socket.socket) -> None:
     """Let the end of the caller, or a signal to it, interrupt the call (SIGIO, fcntl(2))."""
+    interruption.forget()
     signal.signal(signal.SIGTERM, skel.interrupted)
     connection.settimeout(0.0)
 
@@ -215,11 +217,10 @@ def _watch(connection: socket.socket) -> None:
         except BlockingIOError:
             return
         if message[:1] == handover.SIGNAL and len(message) > 1:
-            number = signal.Signals(message[1])
-            raise CniError(Code.TRY_AGAIN_LATER, f"interrupted by {number.name}")
-        if not message:
+            interruption.note(f"interrupted by {signal.Signals(message[1]).name}")
+        elif not message:
             signal.signal(signal.SIGIO, signal.SIG_IGN)
-            raise CniError(Code.TRY_AGAIN_LATER, "interrupted: the caller is gone")
+            interruption.note("interrupted: the caller is gone")
 
     signal.signal(signal.SIGIO, news)
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -228,6 +229,11 @@ def _watch(connection: socket.socket) -> None:
     fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
     # What came before the signal was set up.
     signal.raise_signal(signal.SIGIO)
+
+
+def _verb(text: str) -> str:
+    """A verb as metrics are labelled with it: what is none of them must not make a label each."""
+    return text if text in VERBS else "other"
 
 
 def _shown(text: str) -> str:

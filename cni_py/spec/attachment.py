@@ -38,13 +38,14 @@ class Attachment(NamedTuple):
         digits = sha512(_bytes("\0".join(self))).hexdigest()[: _IFNAME_BYTES - len(_HOST_PREFIX)]
         return _HOST_PREFIX + digits
 
-    def label(self, limit: int) -> str:
+    def label(self, limit: int, note: str = "") -> str:
         """The key and the three names in clear, cut to `limit` bytes; the key comes first.
 
-        The form is the reference's nft comment (2.13), so that a reader knows one for all.
+        The form is the reference's nft comment (2.13), so that a reader knows one for all. A `note`
+        for the program goes behind the key, where it is not cut.
         """
         network, container, ifname = (part.replace('"', "") for part in self)
-        text = f"{self.key}, net: {network}, if: {ifname}, id: {container}"
+        text = f"{self.key}, {note}net: {network}, if: {ifname}, id: {container}"
         return _bytes(text)[:limit].decode(errors="ignore")
 
 

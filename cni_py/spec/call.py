@@ -6,6 +6,7 @@ so that an executable, a server and a test run the same code.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -50,11 +51,16 @@ class Request(NamedTuple):
 
 
 class Call(NamedTuple, Generic[C]):
-    """A call of one plugin: the request, its typed configuration, and the previous result."""
+    """A call of one plugin: the request, its typed configuration, and the previous result.
+
+    What ADD has begun is entered into `scope`, which is left once the result is out, or by the
+    error that keeps it from coming out: so it is undone also when nobody can hear of it.
+    """
 
     request: Request
     config: C
-    prev_result: Result | None = None
+    prev_result: Result | None
+    scope: ExitStack
 
     @property
     def verb(self) -> str:
@@ -94,7 +100,6 @@ class Plugin(Protocol):
     refuse keeps nothing allocated.
     """
 
-    NAME: str
     Config: type[PluginConfig]
     DelConfig: type[PluginConfig]
 
@@ -164,13 +169,13 @@ def typed_call(request: Request, config: type[C]) -> Call[C]:
     verb = request.environment.verb
     typed = decode_config(request.raw, config)
     if verb not in ("ADD", "CHECK", "DEL"):
-        return Call(request, typed)
+        return Call(request, typed, None, ExitStack())
     try:
-        return Call(request, typed, previous_result(request))
+        return Call(request, typed, previous_result(request), ExitStack())
     except CniError:
         if verb != "DEL":
             raise
-        return Call(request, typed)
+        return Call(request, typed, None, ExitStack())
 
 
 def previous_result(request: Request) -> Result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .errors import CniError, Code
 
@@ -19,6 +20,10 @@ _WHITESPACE = frozenset(
     "\t\n\v\f\r \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"
     + "".join(chr(code) for code in range(0x2000, 0x200B))
 )
+
+
+# How a byte of the environment that is not UTF-8 shows (PEP 383).
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 
 
 def _is_word(text: str) -> bool:
@@ -48,6 +53,16 @@ def validate_ifname(ifname: str) -> None:
     problem, details = _ifname_problem(ifname)
     if problem:
         raise CniError(Code.INVALID_ENVIRONMENT, f"interface name {problem}", details)
+
+
+def validate_new_ifname(ifname: str) -> None:
+    """What the protocol allows and no interface can be created with. Raises CniError 4."""
+    if "%" in ifname:
+        msg, details = "interface name contains %", "the kernel fills in a number for %d"
+        raise CniError(Code.INVALID_ENVIRONMENT, msg, details)
+    if _NOT_UTF_8.search(ifname):
+        msg, details = "interface name is not UTF-8", "a result could not name it"
+        raise CniError(Code.INVALID_ENVIRONMENT, msg, details)
 
 
 def _ifname_problem(ifname: str) -> tuple[str, str]:

@@ -1,0 +1,114 @@
+"""Locks on files: flock(2) with a limit, and one that an attachment has while it changes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from cni_py.spec.errors import CniError, Code
+
+from . import interruption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from cni_py.spec.attachment import Attachment
+
+_SECONDS = 30.0
+_FOLDER = "/run/cni-py/attachments"
+
+
+@contextmanager
+def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
+    """Let no other call of the plugin change the attachment while the block runs.
+
+    A DEL that comes while an ADD still runs, or undoes itself, would take away half of what the
+    next ADD sets up. Raises CniError 11 after 30 s. Where /run cannot be written, nobody waits.
+    """
+    path = f"{_FOLDER}/{plugin}-{attachment.key}"
+    while (lock := _opened(path)) is not None:
+        try:
+            take_lock(lock, path)
+            # Who has had it before has removed the file: the lock is on the one that is there now.
+            if not _is_at(path, lock):
+                continue
+            try:
+                yield
+            finally:
+                # systemd takes the folder away with the service.
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+            return
+        finally:
+            os.close(lock)
+    yield
+
+
+def _opened(path: str) -> int | None:
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(_FOLDER, 0o700, exist_ok=True)
+            return os.open(path, flags, 0o600)
+    except OSError:
+        return None
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def take_lock(fd: int, path: str) -> None:
+    """flock(2) with a limit. Raises CniError 11, which names the holder, when it passes.
+
+    Raises Interrupted.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        return
+
+    def expired(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        with interruption.waiting():
+            fcntl.flock(fd, fcntl.LOCK_EX)
+    except TimeoutError:
+        msg = f"the lock {path} was not free within {_SECONDS:.0f} s"
+        raise CniError(Code.TRY_AGAIN_LATER, msg, _holder(fd)) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _holder(fd: int) -> str:
+    """`held by process N (name)`, from proc(5)'s list of locks."""
+    status = os.fstat(fd)
+    # btrfs and overlayfs list another device than stat(2) tells: the inode alone is second best.
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    exact, similar = f"{device}:{status.st_ino}", f":{status.st_ino}"
+    with open("/proc/locks") as locks:
+        held = [fields for fields in map(str.split, locks) if fields[1] == "FLOCK"]
+    found = [fields[4] for fields in held if fields[5] == exact]
+    found += [fields[4] for fields in held if fields[5].endswith(similar)]
+    for pid in found[:1]:
+        try:
+            with open(f"/proc/{pid}/comm") as comm:
+                return f"held by process {pid} ({comm.read().strip()})"
+        except FileNotFoundError:
+            break
+    return "held by a process that cannot be seen from here"
