@@ -30,11 +30,14 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_MESSAGE_BYTES (128 * 1024)
 #define MAX_ANSWER_BYTES 4096
 #define CONNECT_SECONDS 10
+/* An undoing may wait 30 s for a lock, and the server ends what takes longer than twice that. */
+#define END_SECONDS 100
 #define TRY_AGAIN_LATER 11
 #define PLUGIN_NOT_AVAILABLE 50
 
@@ -230,6 +233,13 @@ static void pass_on_signal(int server)
     (void)!send(server, message, sizeof message, MSG_NOSIGNAL);
 }
 
+static time_t seconds(void)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
 /* Waits for the end of the call; -1 where the server went away before it had begun. */
 static int await_end(int server)
 {
@@ -240,15 +250,23 @@ static int await_end(int server)
     sigdelset(&unblocked, SIGTERM);
     sigdelset(&unblocked, SIGINT);
     sigdelset(&unblocked, SIGHUP);
+    time_t told = 0;
     for (;;) {
         struct pollfd readable = {.fd = server, .events = POLLIN};
-        int ready = ppoll(&readable, 1, NULL, &unblocked);
-        if (pending_signal != 0)
+        struct timespec limit = {.tv_sec = END_SECONDS};
+        int ready = ppoll(&readable, 1, told == 0 ? NULL : &limit, &unblocked);
+        if (pending_signal != 0) {
             pass_on_signal(server);
+            told = told == 0 ? seconds() : told;
+        }
+        if (told != 0 && seconds() - told >= END_SECONDS && !writing)
+            return refuse(TRY_AGAIN_LATER, "interrupted, and the cni-py server does not answer",
+                          "what the call had begun is taken back by the next DEL or GC");
         if (ready <= 0)
             continue;
         ssize_t length = recv(server, answer, sizeof answer, MSG_DONTWAIT);
-        if (length < 0 && (errno == EINTR || errno == EAGAIN))
+        /* A server that closed with a signal unread: what it has said before is still there. */
+        if (length < 0 && (errno == EINTR || errno == EAGAIN || errno == ECONNRESET))
             continue;
         if (length <= 0)
             break;

@@ -102,7 +102,7 @@ def delete(call: Call[Config]) -> None:
                 names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
                 veth.delete_foreign(host, container, call.ifname, config.bridge, names)
     if prev is not None and prev.ips:
-        held = interface.Held(_addresses(prev))
+        held = interface.Held(_addresses(prev), known=True)
     if has is None or _SPOOF_CHECK in has:
         with teardown.step(), step("spoof check"):
             spoof_check.tear_down(attachment, certain=has is not None)

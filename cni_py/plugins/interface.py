@@ -101,10 +101,14 @@ def announce(inside: Netlink, link: Link) -> None:
 
 
 class Held(NamedTuple):
-    """The addresses in a container: of its interface, and of its other ones."""
+    """The addresses in a container: of its interface, and of its other ones.
+
+    `known`: they are those that ADD gave, and not what the container has made of them.
+    """
 
     own: tuple[Cidr, ...] = ()
     others: tuple[Cidr, ...] = ()
+    known: bool = False
 
 
 def held_inside(container: Netns, ifname: str) -> Held:

@@ -379,8 +379,10 @@ def _delete_chain(attachment: Attachment, held: Held, version: int) -> None:
         for line in iptables.rules(version, "nat", "POSTROUTING") or ()
         if line.endswith(f"-j {chain}")
     ]
-    own, others = ({str(one.ip) for one in listed} for listed in held)
-    mine = [one for one in jumps if _source(one) in own or (not own and _source(one) not in others)]
+    own, others = ({str(one.ip) for one in listed} for listed in (held.own, held.others))
+    mine = [
+        one for one in jumps if (_source(one) in own if held.known else _source(one) not in others)
+    ]
     what = f"stop masquerading container {attachment.container_id}"
     deletions = [line.replace("-A POSTROUTING", "-D POSTROUTING", 1) for line in mine]
     if len(mine) < len(jumps):

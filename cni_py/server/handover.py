@@ -74,6 +74,8 @@ def _parse(data: bytes, fds: list[int]) -> Handover:
     if missing:
         raise ValueError(f"the message lacks {', '.join(missing)}")
     name, *variables = (os.fsdecode(text) for text in data[len(_MAGIC) + 1 : -1].split(b"\0"))
-    environ = dict(variable.split("=", 1) for variable in variables if "=" in variable)
+    # Of a variable that is there twice the first one counts, as for getenv(3).
+    pairs = (variable.split("=", 1) for variable in reversed(variables) if "=" in variable[1:])
+    environ = {key: value for key, value in pairs if key}
     numbers = dict.fromkeys(_FD_NAMES, -1) | dict(zip(given, fds, strict=True))
     return Handover(name, environ, **numbers)

@@ -39,6 +39,7 @@ _IDLE_CONNECTION_SECONDS = 10.0
 _KILL_AFTER_SECONDS = 60.0
 _CHANNEL_FD = 3
 _METRICS_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
 _FORK_EVERY_SECONDS = 0.01
 _FORK_AGAIN_SECONDS = 1.0
 _SURPLUS_SECONDS = 1.0
@@ -75,6 +76,7 @@ class Server:
         self._waiting: dict[socket.socket, float] = {}
         self._queue: deque[socket.socket] = deque()
         self._readers: dict[socket.socket, float] = {}
+        self._paused: dict[socket.socket, tuple[float, Callable[[], None]]] = {}
         # The workers that the program had before it executed itself anew.
         self._inherited = sockets.children()
         self._last_fork = self._no_fork_before = 0.0
@@ -129,7 +131,8 @@ class Server:
         if self._stopping:
             return
         self._stopping, self._reloading = True, reloading
-        self._selector.unregister(self.calls)
+        if self._paused.pop(self.calls, None) is None:
+            self._selector.unregister(self.calls)
         if not reloading:
             for path in self.own_paths:
                 path.unlink(missing_ok=True)
@@ -139,16 +142,17 @@ class Server:
     # Connections.
 
     def _accept(self) -> None:
-        while True:
+        # A signal that came together with a connection has closed the socket.
+        while not self._stopping:
             try:
                 connection, _ = self.calls.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 # Out of descriptors, say: what waits needs one that is idle here.
-                _log({"event": "accept failed", "error": str(error)})
                 if self._waiting:
                     self._drop(next(iter(self._waiting)))
+                self._pause(self.calls, self._accept, error)
                 return
             self._admit(connection)
 
@@ -319,9 +323,16 @@ class Server:
         for one in self._surplus():
             if now - one.idle_since > _SURPLUS_SECONDS:
                 self._retire(one)
+        self._expire_sockets(now)
+
+    def _expire_sockets(self, now: float) -> None:
         for connection, since in list(self._waiting.items()):
             if now - since > _IDLE_CONNECTION_SECONDS:
                 self._drop(connection)
+        for listener, (until, action) in list(self._paused.items()):
+            if now > until:
+                del self._paused[listener]
+                self._register(listener, action)
         for reader, since in list(self._readers.items()):
             if now - since > _METRICS_SECONDS:
                 self._close_reader(reader)
@@ -344,6 +355,7 @@ class Server:
         for one in self._busy.values():
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
             deadlines.append(one.since + self.settings.call_seconds + grace)
+        deadlines += [until for until, _ in self._paused.values()]
         if self._inherited:
             deadlines.append(now + _REAP_SECONDS)
         deadlines += [one.idle_since + _SURPLUS_SECONDS for one in self._surplus()]
@@ -363,10 +375,9 @@ class Server:
         except BlockingIOError:
             return
         except OSError as error:
-            # Out of descriptors, say: what waits needs one that is idle here.
-            _log({"event": "accept failed", "error": str(error)})
             if self._readers:
                 self._close_reader(next(iter(self._readers)))
+            self._pause(self.metrics_socket, self._accept_reader, error)
             return
         reader.settimeout(0.0)
         self._readers[reader] = time.monotonic()
@@ -392,6 +403,12 @@ class Server:
         self._selector.unregister(reader)
         del self._readers[reader]
         reader.close()
+
+    def _pause(self, listener: socket.socket, action: Callable[[], None], error: OSError) -> None:
+        """Leave a listening socket alone for a moment: it stays readable for nothing."""
+        _log({"event": "accept failed", "error": str(error)})
+        self._selector.unregister(listener)
+        self._paused[listener] = (time.monotonic() + _PAUSE_SECONDS, action)
 
     def _register(self, file: socket.socket, action: Callable[[], None]) -> None:
         self._selector.register(file, selectors.EVENT_READ, action)

@@ -79,7 +79,27 @@ def _is_alive(path: Path, kind: socket.SocketKind) -> bool:
 
 
 def children() -> set[int]:
-    """The process ids of this process's children (proc(5))."""
+    """The process ids of this process's children (proc(5)); none on a kernel that lists none."""
     own = os.getpid()
-    with open(f"/proc/{own}/task/{own}/children") as file:
-        return {int(one) for one in file.read().split()}
+    try:
+        with open(f"/proc/{own}/task/{own}/children") as file:
+            return {int(one) for one in file.read().split()}
+    except FileNotFoundError:
+        return set()
+
+
+def sees_the_same_files(connection: socket.socket) -> bool:
+    """Whether the peer is in the server's mount namespace, with the same root.
+
+    Elsewhere the configuration's paths, and those of the allocations, may lead to other files.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    # 0 for a process that cannot be seen from here.
+    pid, _, _ = _CREDENTIALS.unpack(raw)
+    try:
+        return all(
+            os.path.samestat(os.stat(f"/proc/{pid}/{link}"), os.stat(f"/proc/self/{link}"))
+            for link in ("ns/mnt", "root")
+        )
+    except OSError:
+        return False

@@ -24,7 +24,7 @@ from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.environment import VERBS
 from cni_py.spec.errors import Code
 
-from . import handover, preload
+from . import handover, preload, sockets
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -130,9 +130,16 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
         return False
     if call.name not in skel.EXECUTABLES:
-        refuse(connection, Code.INVALID_ENVIRONMENT, f'there is no plugin "{call.name}"')
+        refuse(connection, Code.INVALID_ENVIRONMENT, f'there is no plugin "{_shown(call.name)}"')
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
         return False
+    if not sockets.sees_the_same_files(connection):
+        # Its executable does the call itself where the server has not begun.
+        for fd in call.descriptors:
+            os.close(fd)
+        connection.close()
+        channel.send(msgspec.json.encode(Report(plugin=call.name, verb="elsewhere", again=True)))
+        return True
     start = time.monotonic()
     connection.send(handover.BEGUN)
     output = _take_over(call, connection)
@@ -212,15 +219,20 @@ def _watch(connection: socket.socket) -> None:
     connection.settimeout(0.0)
 
     def news(_signal: int, _frame: FrameType | None) -> None:
-        try:
-            message = connection.recv(2)
-        except BlockingIOError:
-            return
-        if message[:1] == handover.SIGNAL and len(message) > 1:
-            interruption.note(f"interrupted by {signal.Signals(message[1]).name}")
-        elif not message:
-            signal.signal(signal.SIGIO, signal.SIG_IGN)
-            interruption.note("interrupted: the caller is gone")
+        # One signal can stand for several messages.
+        while True:
+            try:
+                message = connection.recv(2)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                signal.signal(signal.SIGIO, signal.SIG_IGN)
+                interruption.note("interrupted: the caller is gone")
+                return
+            if message[:1] == handover.SIGNAL and len(message) > 1:
+                interruption.note(f"interrupted by {_signal_name(message[1])}")
 
     signal.signal(signal.SIGIO, news)
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -229,6 +241,13 @@ def _watch(connection: socket.socket) -> None:
     fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
     # What came before the signal was set up.
     signal.raise_signal(signal.SIGIO)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _verb(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -259,4 +261,95 @@ def test_second_server_is_refused(served: Host) -> None:
     outcome = served.run(CNI_PY, "serve", check=False)
     assert outcome.status == 1
     assert "Address already in use" in outcome.stderr
+    works(served, "after")
+
+
+def test_report_that_is_long_or_no_text(served: Host, server: Server) -> None:
+    """What the caller's environment holds cannot end the server, or its log."""
+    container = served.container("c1")
+    env = container.environ("VERSION") | {"TRACEPARENT": "0" * 70_000}
+    assert served.run(f"{BIN}/bridge", env=env, stdin="{}").status == 0
+    run = ["env", "-i", "CNI_CONTAINERID=\udcff", "CNI_COMMAND=\udcfe", f"{BIN}/bridge"]
+    seen = len(server.log)
+    assert served.run(*run, check=False).status == 1
+    server.wait_for(lambda one: one.get("verb") == "other", seen)
+    works(served, "after")
+
+
+def test_verbs_that_are_none(served: Host, server: Server) -> None:
+    """They share one label: a caller must not fill the metrics."""
+    for index in range(5):
+        env = {"CNI_COMMAND": f'X{index}"', "CNI_PATH": str(BIN)}
+        served.run(f"{BIN}/bridge", env=env, stdin="{}", check=False)
+    until(lambda: 'verb="other"' in server.metrics())
+    assert 'X1"' not in server.metrics()
+
+
+def test_full_memory_disk(served: Host) -> None:
+    """What is rehearsed there is left out; calls are served."""
+    served.stop_serving()
+    served.run("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "none", "/dev/shm")
+    served.run("sh", "-c", "cat /dev/zero > /dev/shm/full", check=False)
+    served.run("sh", "-c", "touch /dev/shm/more", check=False)
+    server = served.serve()
+    for index in range(6):
+        works(served, f"c{index}")
+    assert any("cannot rehearse" in one for one in server.noise)
+    assert server.metric("cni_py_lost_workers_total") == 0
+
+
+def test_no_descriptors_left(served: Host, server: Server) -> None:
+    """It serves what it can, waits, and goes on when there are some again."""
+    pid = str(server.process.pid)
+    for one in server.workers():
+        os.kill(one, signal.SIGKILL)
+    hard = served.run("prlimit", "--pid", pid, "--nofile", "-o", "HARD", "--noheadings").stdout
+    served.run("prlimit", "--pid", pid, f"--nofile=4:{hard.strip()}")
+    container = served.container("c1")
+    seen = len(server.log)
+    call = start(served, "ADD", l3(), container)
+    server.wait_for(lambda line: line["event"] == "accept failed", seen)
+    # It does not try all the time: a hundred milliseconds lie between two attempts.
+    began = time.monotonic()
+    until(lambda: sum(line["event"] == "accept failed" for line in server.log[seen:]) > 5)
+    assert time.monotonic() - began > 0.3
+    served.run("prlimit", "--pid", pid, f"--nofile={hard.strip()}:{hard.strip()}")
+    output, _ = call.communicate(timeout=60)
+    assert call.returncode == 0, output
+    served.delete("bridge", l3(), container)
+    works(served, "after")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_signals_do_not_cut_the_undoing(served: Host, held: Held, times: int) -> None:
+    for _ in range(times):
+        held.process.send_signal(signal.SIGTERM)
+    status, error = held.outcome()
+    assert (status, error["code"]) == (1, 11)
+    assert leaks(served) == []
+    assert served.link("cni0") is None
+
+
+def test_reload_during_a_reload(served: Host, server: Server) -> None:
+    """SIGHUP again and again, while it starts anew: it stays, and serves."""
+    for pause in range(40):
+        server.process.send_signal(signal.SIGHUP)
+        # The next one comes a little later in the start each time.
+        served.run("busybox", "usleep", str(pause * 5000))
+    assert server.process.poll() is None
+    works(served, "after")
+
+
+def test_caller_in_another_mount_namespace(served: Host, server: Server) -> None:
+    """Paths lead elsewhere there: the executable does the call, with the caller's files."""
+    container = served.container("c1")
+    config = json.dumps(l3())
+    served.run("sh", "-c", "cat > /run/config", stdin=config)
+    add = f"mount -t tmpfs none /var/lib/cni; {BIN}/bridge < /run/config; ls /var/lib/cni/networks"
+    env = container.environ("ADD")
+    outcome = served.run("unshare", "--mount", "sh", "-c", add, env=env)
+    assert outcome.stdout.endswith("}net1\n")
+    assert served.allocated("net1") == {}
+    server.wait_for(lambda line: line.get("verb") == "elsewhere")
+    served.delete("bridge", l3(), container)
     works(served, "after")

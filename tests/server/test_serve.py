@@ -62,11 +62,7 @@ def test_reload_while_a_call_hangs(served: Host, server: Server, held: Held) -> 
     assert (status, result["ips"][0]["address"]) == (0, "10.1.2.99/24")
     served.delete("bridge", SLOW_CONFIG, held.container, env={"CNI_PATH": f"{BIN}:/run/slow"})
 
-    def reaped() -> bool:
-        server.metrics()
-        return worker not in server.workers()
-
-    until(reaped)
+    until(lambda: worker not in server.workers())
 
 
 def test_stop_loses_no_call(served: Host) -> None:
