@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
@@ -180,8 +179,9 @@ class Index:
 
     def forget_used(self) -> None:
         """Drop all bits: each range's are made anew when they are needed."""
-        shutil.rmtree(self._used)
-        os.mkdir(self._used, 0o700)
+        # The folder stays: a call that has not got the lock yet may be making it.
+        for name in os.listdir(self._used):
+            remove_file(os.path.join(self._used, name))
 
 
 def is_address(name: str) -> bool:
