@@ -265,7 +265,7 @@ def wait_until_up(netlink: Netlink, name: str, deadline: float) -> Link:
         if link.operstate == "UP":
             return link
         for body in events.events(deadline):
-            if _INFO.unpack_from(body, _NLMSG_BYTES)[2] != link.ifindex:
+            if body and _INFO.unpack_from(body, _NLMSG_BYTES)[2] != link.ifindex:
                 continue
             link = _require(netlink, name)
             if link.operstate == "UP":

@@ -144,7 +144,10 @@ class Netlink:
         raise KernelError(request.what, errno.EINTR, "the dump was interrupted each time")
 
     def events(self, deadline: float) -> Iterator[bytes]:
-        """The messages that the joined groups report until `deadline` (of time.monotonic())."""
+        """The messages that the joined groups report until `deadline` (of time.monotonic()).
+
+        An empty one stands for reports that the kernel had no room for: look again.
+        """
         while (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
@@ -152,6 +155,11 @@ class Netlink:
                     received = self._receive()
             except TimeoutError:
                 return
+            except KernelError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                yield b""
+                continue
             finally:
                 self._socket.settimeout(None)
             for _, _, _, body in received:
