@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib import import_module
 
 import jsonschema
@@ -61,3 +63,11 @@ def test_mentioned_files_exist() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_every_key_of_the_reference_is_tested() -> None:
+    """docs/compatibility.md is current, and has no key without a test."""
+    check = [sys.executable, "tests/tools/compatibility.py", "--check"]
+    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
