@@ -48,6 +48,7 @@ EXECUTABLES: Mapping[str, Executable] = {
     "host-local": Executable("cni_py.ipam.host_local"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "static": Executable("cni_py.ipam.static"),
+    "tap": Executable("cni_py.plugins.tap"),
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)

@@ -59,7 +59,12 @@ def configure(sides: Sides, link: Link, result: Result, index: int) -> None:
 
     `index` is the interface's place in `result.interfaces`: other entries' addresses are left.
     """
-    sides.inside.submit(*_requests(link, result, index, addresses.IFA_F_NODAD))
+    set_up(sides.inside, link, result, index)
+
+
+def set_up(inside: Netlink, link: Link, result: Result, index: int) -> None:
+    """The same for a plugin that has no host's side. Raises KernelError."""
+    inside.submit(*_requests(link, result, index, addresses.IFA_F_NODAD))
 
 
 def configure_detecting_duplicates(sides: Sides, link: Link, result: Result, index: int) -> None:
