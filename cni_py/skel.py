@@ -45,6 +45,8 @@ class Executable(NamedTuple):
 
 EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
+    "dummy": Executable("cni_py.plugins.dummy"),
+    "host-device": Executable("cni_py.plugins.host_device"),
     "host-local": Executable("cni_py.ipam.host_local"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "static": Executable("cni_py.ipam.static"),

@@ -16,10 +16,13 @@ from cni_py.spec.results import Result
 from cni_py.spec.versions import FAMILY_020
 
 from . import interface
+from .veth import ALIAS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cni_py.kernel.links import Link
+    from cni_py.kernel.netlink import Request as NetlinkRequest
     from cni_py.kernel.netns import Netns
     from cni_py.spec.call import Call
     from cni_py.spec.results import Interface
@@ -55,6 +58,28 @@ def taken(container: Netns, name: str) -> CniError:
     return CniError(Code.INTERNAL, msg, details)
 
 
+def settings(call: Call[Any], mac: str, mtu: int) -> list[NetlinkRequest]:
+    """The requests that label the new interface with its owner, and set its address and MTU."""
+    name, label = call.ifname, call.attachment.label(ALIAS_BYTES)
+    requests = [links.change(name, ("IFLA_IFALIAS", label), what=f"label link {name}")]
+    if mac:
+        what = f"set the hardware address of {name} to {mac}"
+        requests.append(links.change(name, ("IFLA_ADDRESS", mac), what=what))
+    if mtu:
+        what = f"set the mtu of {name} to {mtu}"
+        requests.append(links.change(name, ("IFLA_MTU", mtu), what=what))
+    return requests
+
+
+def created(inside: Netlink, name: str) -> Link:
+    """The interface that has just been created. Raises CniError 11 if it is gone."""
+    link = links.get(inside, name)
+    if link is None:
+        msg = f"interface {name} vanished while it was being set up"
+        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    return link
+
+
 def decided(call: Call[Any], own: Interface) -> Result:
     """The result of an ADD: what IPAM decides for the interface, or the interface alone.
 
@@ -81,18 +106,24 @@ def opened(call: Call[Any]) -> Iterator[tuple[Netns, Netlink]]:
             yield container, inside
 
 
-@contextmanager
-def left(call: Call[Any]) -> Iterator[Netlink | None]:
-    """A socket in the container's namespace, None when it is gone. Raises KernelError."""
+def delete(call: Call[Any], kind: str) -> None:
+    """Delete the attachment's interface, where there is a namespace left. Raises KernelError.
+
+    One of another kind stays, and one labelled as another attachment's: the path may lead to
+    another container's namespace by now. The reference does not label its interfaces.
+    """
     container = open_netns(call.netns) if call.netns else None
     if container is None:
-        yield None
         return
     with container:
         with container.entered():
             inside = Netlink()
         with inside:
-            yield inside
+            link = links.get(inside, call.ifname)
+            if link is None or link.kind != kind:
+                return
+            if not link.alias or link.alias.startswith(call.attachment.key):
+                links.delete(inside, link.name)
 
 
 def listed(call: Call[Any]) -> tuple[Result, int]:

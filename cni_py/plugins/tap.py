@@ -19,7 +19,7 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
-from . import interface, sandbox, veth
+from . import interface, sandbox
 from .hardware_address import parse_mac
 from .teardown import Teardown
 
@@ -97,10 +97,7 @@ def add(call: Call[Config]) -> Result:
         fd = _create(call, container, plan)
         scope.enter_context(undone_on_failure(lambda: delete(call)))
         inside.submit(*_settings(call, plan, master))
-        link = links.get(inside, call.ifname)
-    if link is None:
-        msg = f"interface {call.ifname} vanished while it was being set up"
-        raise CniError(Code.TRY_AGAIN_LATER, msg)
+        link = sandbox.created(inside, call.ifname)
     with step("ipam"):
         result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
     with step("addresses"):
@@ -115,10 +112,8 @@ def add(call: Call[Config]) -> Result:
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Delete the device, then release the address."""
     teardown = Teardown()
-    with teardown.step(), step("tap"), sandbox.left(call) as inside:
-        link = None if inside is None else links.get(inside, call.ifname)
-        if inside is not None and link is not None and _is_own(link, call.attachment):
-            links.delete(inside, link.name)
+    with teardown.step(), step("tap"):
+        sandbox.delete(call, kernel_tap.KIND)
     if call.config.ipam.type:
         with teardown.step(), step("ipam"):
             delegation.ipam_delete(call.request, call.config.ipam.type)
@@ -195,28 +190,12 @@ def _create(call: Call[Config], container: Netns, plan: Plan) -> int:
 
 def _settings(call: Call[Config], plan: Plan, master: Link | None) -> list[NetlinkRequest]:
     """The requests that make the new device what the configuration says."""
-    name, mtu = call.ifname, call.config.mtu
-    label = call.attachment.label(veth.ALIAS_BYTES)
-    requests = [links.change(name, ("IFLA_IFALIAS", label), what=f"label link {name}")]
-    if plan.mac:
-        what = f"set the hardware address of {name} to {plan.mac}"
-        requests.append(links.change(name, ("IFLA_ADDRESS", plan.mac), what=what))
-    if mtu:
-        what = f"set the mtu of {name} to {mtu}"
-        requests.append(links.change(name, ("IFLA_MTU", mtu), what=what))
+    requests = sandbox.settings(call, plan.mac, call.config.mtu)
     if master is not None:
-        what = f"make {name} a port of bridge {master.name}"
-        requests.append(links.change(name, ("IFLA_MASTER", master.ifindex), what=what))
+        what = f"make {call.ifname} a port of bridge {master.name}"
+        master_is = ("IFLA_MASTER", master.ifindex)
+        requests.append(links.change(call.ifname, master_is, what=what))
     return requests
-
-
-def _is_own(link: Link, attachment: Attachment) -> bool:
-    """Whether DEL may delete it: the path may lead to another container's namespace by now.
-
-    The reference does not label its devices.
-    """
-    labelled = not link.alias or link.alias.startswith(attachment.key)
-    return link.kind == kernel_tap.KIND and labelled
 
 
 def _check_device(inside: Netlink, wanted: kernel_tap.Wanted) -> None:
