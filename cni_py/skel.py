@@ -45,10 +45,13 @@ class Executable(NamedTuple):
 
 EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
+    "dummy": Executable("cni_py.plugins.dummy"),
+    "host-device": Executable("cni_py.plugins.host_device"),
     "host-local": Executable("cni_py.ipam.host_local"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "ptp": Executable("cni_py.plugins.ptp"),
     "static": Executable("cni_py.ipam.static"),
+    "tap": Executable("cni_py.plugins.tap"),
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import KernelError
 from .messages import ifaddrmsg
-from .netlink import CREATE, Netlink, Request, attributes
+from .netlink import CREATE, Netlink, Request, attribute, attributes
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import Cidr
@@ -25,13 +25,14 @@ RTM_GETADDR = 22
 IFA_F_NODAD = 0x02
 IFA_F_DADFAILED = 0x08
 IFA_F_TENTATIVE = 0x40
+IFA_F_PERMANENT = 0x80
 
 RTMGRP_IPV6_IFADDR = 0x100
 
 _BROADCAST_BITS = 31
 
 # linux/if_addr.h
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _NLMSG_BYTES = 16
 _INFO = struct.Struct("=BBBBI")
 
@@ -72,14 +73,8 @@ def dump(netlink: Netlink, index: int, version: int = 0) -> list[Address]:
 
 def dump_all(netlink: Netlink, index: int = 0, version: int = 0) -> dict[int, list[Address]]:
     """The addresses by their link's index. Raises KernelError."""
-    message = ifaddrmsg()
-    message["family"] = _FAMILY[version]
-    message["index"] = index
-    message["attrs"] = []
-    what = f"list the addresses of link {index}" if index else "list the addresses"
-    request = Request(what, RTM_GETADDR, message)
     found: dict[int, list[Address]] = {}
-    for body in netlink.dump(request):
+    for body in netlink.dump(_listing(index, version)):
         _, length, flags, _, link = _INFO.unpack_from(body, _NLMSG_BYTES)
         have = attributes(body, _NLMSG_BYTES + _INFO.size)
         # On point-to-point links IFA_ADDRESS is the peer's.
@@ -88,6 +83,27 @@ def dump_all(netlink: Netlink, index: int = 0, version: int = 0) -> dict[int, li
         address = Address(ip_interface((own, length)), wide or flags)
         found.setdefault(link, []).append(address)
     return found
+
+
+def snapshot(netlink: Netlink, index: int) -> list[bytes]:
+    """The addresses of a link that do not expire, each with all that the kernel tells of it.
+
+    For `put_back`. Raises KernelError.
+    """
+    bodies = netlink.dump(_listing(index, 0))
+    return [one[_NLMSG_BYTES:] for one in bodies if _flags(one) & IFA_F_PERMANENT]
+
+
+def put_back(index: int, name: str, address: bytes) -> Request:
+    """The request that gives a link an address of a `snapshot`, unless it has it."""
+    family, length, flags, scope, _ = _INFO.unpack_from(address)
+    message = _INFO.pack(family, length, flags, scope, index)
+    for kind, value in attributes(address, _INFO.size).items():
+        # The times at which it was set.
+        if kind != _IFA_CACHEINFO:
+            message += attribute(kind, value)
+    present = frozenset({errno.EEXIST})
+    return Request(f"restore an address of {name}", RTM_NEWADDR, message, CREATE, present)
 
 
 def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: float) -> None:
@@ -108,6 +124,21 @@ def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: 
         if next(reports, None) is None:
             what = f"wait for duplicate address detection on {link.name}"
             raise KernelError(what, errno.ETIMEDOUT)
+
+
+def _listing(index: int, version: int) -> Request:
+    message = ifaddrmsg()
+    message["family"] = _FAMILY[version]
+    message["index"] = index
+    message["attrs"] = []
+    what = f"list the addresses of link {index}" if index else "list the addresses"
+    return Request(what, RTM_GETADDR, message)
+
+
+def _flags(body: bytes) -> int:
+    _, _, flags, _, _ = _INFO.unpack_from(body, _NLMSG_BYTES)
+    wide = attributes(body, _NLMSG_BYTES + _INFO.size).get(_IFA_FLAGS, b"")
+    return int.from_bytes(wide, sys.byteorder) or flags
 
 
 _FAMILY = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}

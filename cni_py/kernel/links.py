@@ -36,6 +36,7 @@ _BATCH = 100
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
 _IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID = 27, 30, 37
+_IFLA_NET_NS_FD, _IFLA_PERM_ADDRESS, _IFLA_PARENT_DEV_NAME, _IFLA_PARENT_BUS_NAME = 28, 54, 56, 57
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
 _NO_NETNSID = b"\xff\xff\xff\xff"
@@ -51,7 +52,8 @@ class Link(NamedTuple):
     """What the plugins read of a link. `peer_index` is IFLA_LINK, `alias` the owner's label.
 
     `group` marks a link that its maker has not finished: it can be set as the link is created, an
-    alias cannot.
+    alias cannot. `parent` is the hardware behind it, as `pci/0000:00:03.0`; Linux before 5.14 does
+    not tell.
     """
 
     ifindex: int
@@ -70,6 +72,8 @@ class Link(NamedTuple):
     vlan_filtering: bool
     hairpin: bool
     isolated: bool
+    permanent_mac: str
+    parent: str
 
 
 def get(netlink: Netlink, name: str) -> Link | None:
@@ -124,6 +128,13 @@ def enable_vlan_filtering(name: str) -> Request:
     ]
     message = _message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})])
     return Request(f"turn on VLAN filtering of bridge {name}", RTM_NEWLINK, message)
+
+
+def create(name: str, kind: str) -> Request:
+    """The request that creates a link whose kind needs nothing else."""
+    info = [("IFLA_INFO_KIND", kind)]
+    message = _message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})])
+    return Request(f"create {kind} {name}", RTM_NEWLINK, message, CREATE)
 
 
 class VethEnd(NamedTuple):
@@ -195,6 +206,28 @@ def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request
 def set_owner(name: str, alias: str) -> Request:
     """The request that labels a link, which is finished, with its owner; see `set_port`."""
     return change(name, ("IFLA_IFALIAS", alias), ("IFLA_GROUP", 0), what=f"label link {name}")
+
+
+def move(link: Link, netns_fd: int, name: str, alias: str) -> Request:
+    """The request that moves a link to another namespace, under that name and alias.
+
+    It is carried out in this order: a name that is taken leaves the link there under its own one.
+    """
+    message = _INFO.pack(0, 0, link.ifindex, 0, 0)
+    message += attribute(_IFLA_NET_NS_FD, netns_fd.to_bytes(4, sys.byteorder))
+    return Request(f"move link {link.name} to {name}", RTM_SETLINK, message + _named(name, alias))
+
+
+def rename(link: Link, name: str, alias: str) -> Request:
+    """The request that gives a link another name and alias."""
+    message = _INFO.pack(0, 0, link.ifindex, 0, 0) + _named(name, alias)
+    return Request(f"rename link {link.name} to {name}", RTM_SETLINK, message)
+
+
+def _named(name: str, alias: str) -> bytes:
+    # An alias is taken away by one without even a NUL.
+    text = attribute(_IFLA_IFALIAS, os.fsencode(alias))
+    return attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0") + text
 
 
 def set_flags(name: str, flags: int, mask: int) -> Request:
@@ -380,6 +413,12 @@ def _link(body: bytes) -> Link:
         vlan_filtering=bool(_number(data.get(_BR_VLAN_FILTERING))),
         hairpin=bool(_number(port.get(_BRPORT_MODE))),
         isolated=bool(_number(port.get(_BRPORT_ISOLATED))),
+        permanent_mac=have.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
+        parent="/".join(
+            _text(have[one])
+            for one in (_IFLA_PARENT_BUS_NAME, _IFLA_PARENT_DEV_NAME)
+            if one in have
+        ),
     )
 
 

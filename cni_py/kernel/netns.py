@@ -131,10 +131,21 @@ def open_netns(path: str) -> Netns | None:
     return None
 
 
+def open_own() -> Netns:
+    """The namespace that the thread is in now."""
+    return Netns(os.open(OWN, os.O_RDONLY | os.O_CLOEXEC), OWN)
+
+
 def own_identity() -> Identity:
     """The calling thread's namespace."""
     status = os.stat(OWN)
     return Identity(status.st_dev, status.st_ino)
+
+
+def cookie_inside(netns: Netns) -> int | None:
+    """The number of another namespace. Raises KernelError."""
+    with netns.entered():
+        return cookie()
 
 
 def cookie() -> int | None:

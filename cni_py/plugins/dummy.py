@@ -1,0 +1,124 @@
+"""dummy: give a container an interface that leads nowhere, to hold an address (plugins.md 3.8)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.ipam import delegation
+from cni_py.kernel import links
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.steps import step
+from cni_py.kernel.undo import undone_on_failure
+from cni_py.spec.config import IpamType, PluginConfig
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import validate_new_ifname
+from cni_py.spec.results import Interface
+
+from . import interface, sandbox
+from .hardware_address import parse_mac
+from .teardown import Teardown
+
+if TYPE_CHECKING:
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+    from cni_py.spec.results import Result
+
+_KIND = "dummy"
+_MIN_MTU, _MAX_MTU = 68, 65535
+
+
+class _Mac(msgspec.Struct, frozen=True, kw_only=True):
+    mac: str = ""
+
+
+class DelConfig(PluginConfig, frozen=True, kw_only=True):
+    """What DEL needs to know."""
+
+    ipam: IpamType = IpamType()
+
+
+class Config(DelConfig, frozen=True, kw_only=True):
+    """dummy's configuration: addresses are what it is for. The reference has no mac and mtu."""
+
+    mac: str = ""
+    mtu: int = 0
+    runtime_config: _Mac = _Mac()
+
+
+def add(call: Call[Config]) -> Result:
+    """Create the interface in the container, and address it."""
+    config, mac = call.config, _checked(call)
+    validate_new_ifname(call.ifname)
+    container, inside = call.scope.enter_context(sandbox.opened(call))
+    with step("dummy"):
+        try:
+            inside.submit(links.create(call.ifname, _KIND))
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                raise sandbox.taken(container, call.ifname) from error
+            raise
+        call.scope.enter_context(undone_on_failure(lambda: delete(call)))
+        inside.submit(*sandbox.settings(call, mac, config.mtu))
+        link = sandbox.created(inside, call.ifname)
+    with step("ipam"):
+        result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
+    with step("addresses"):
+        with container.entered():
+            interface.enable_ipv6(link.name, result)
+        interface.set_up(inside, link, result, 0)
+    return result
+
+
+def delete(call: Call[Config] | Call[DelConfig]) -> None:
+    """Delete the interface, then release the address."""
+    teardown = Teardown()
+    with teardown.step(), step("dummy"):
+        sandbox.delete(call, _KIND)
+    if call.config.ipam.type:
+        with teardown.step(), step("ipam"):
+            delegation.ipam_delete(call.request, call.config.ipam.type)
+    teardown.finish()
+
+
+def check(call: Call[Config]) -> None:
+    """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
+    config, mac = call.config, _checked(call)
+    delegation.ipam_check(call.request, config.ipam.type)
+    result, index = sandbox.listed(call)
+    with sandbox.opened(call) as (_, inside):
+        link = interface.check_link(inside, result.interfaces[index], _KIND)
+        name = f"of interface {link.name}"
+        interface.require_same(f"state {name}", "up", "up" if link.up else "down")
+        interface.require_same(f"mac {name}", mac or link.mac, link.mac)
+        interface.require_same(f"mtu {name}", config.mtu or link.mtu, link.mtu)
+        interface.check_addresses(inside, link, result, index)
+        interface.check_routes(inside, link, result.routes)
+
+
+def status(call: Call[Config]) -> None:
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    try:
+        _checked(call)
+    except CniError as error:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    delegation.ipam_status(call.request, call.config.ipam.type)
+
+
+def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+    """A namespace takes its interfaces with it: there are addresses to release."""
+    if call.config.ipam.type:
+        delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+
+
+def _checked(call: Call[Config]) -> str:
+    """Check what types cannot say; returns the hardware address. Raises CniError 7."""
+    config = call.config
+    if not config.ipam.type:
+        msg = "dummy interface requires an IPAM configuration"
+        raise CniError(Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty")
+    sandbox.require_mtu(config.mtu, _MIN_MTU, _MAX_MTU)
+    sources = (("runtimeConfig.mac", config.runtime_config.mac), ("mac", config.mac))
+    return next((parse_mac(text, source) for source, text in sources if text), "")

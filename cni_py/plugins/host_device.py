@@ -1,0 +1,202 @@
+"""host-device: move a device of the host into a container (plugins.md 3.6)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.ipam import delegation
+from cni_py.kernel import links
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netns import open_netns
+from cni_py.kernel.steps import step
+from cni_py.kernel.undo import undone_on_failure
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.results import Interface, Result
+
+from . import host_device_record as records
+from . import host_device_return as returning
+from . import interface, sandbox
+from .host_device_config import Config, DelConfig, find, not_found, selection_of
+from .teardown import Teardown
+
+if TYPE_CHECKING:
+    from cni_py.kernel.links import Link
+    from cni_py.kernel.netns import Netns
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+
+    from .host_device_config import Selection
+
+
+def add(call: Call[Config]) -> Result:
+    """Move the device into the container, set it up, and address it as configured."""
+    selection, scope = selection_of(call), call.scope
+    container, inside = scope.enter_context(sandbox.opened(call))
+    if selection.is_dpdk:
+        scope.enter_context(undone_on_failure(lambda: delete(call)))
+        return sandbox.decided(call, Interface(call.ifname, sandbox=call.netns))
+    host = scope.enter_context(Netlink())
+    sandbox.require_free(inside, container, call.ifname)
+    _require_detached(host, container, inside, call)
+    device = _find(host, inside, selection)
+    with step("move"):
+        record = records.of(host, device, call.attachment, container)
+        scope.enter_context(undone_on_failure(lambda: delete(call)))
+        link = _move_in(host, inside, container, device, record)
+    with step("ipam"):
+        result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
+    with step("addresses"):
+        if result.ips:
+            with container.entered():
+                interface.enable_ipv6(link.name, result)
+                interface.announce_when_up(link.name)
+        interface.set_up(inside, link, result, 0)
+    return result
+
+
+def delete(call: Call[Config] | Call[DelConfig]) -> None:
+    """Give the device back as it was, then release the address."""
+    teardown = Teardown()
+    with teardown.step(), step("device"), Netlink() as host:
+        record = records.load(call.attachment)
+        if record is not None:
+            returning.restore(host, record, call.netns)
+        else:
+            records.drop(call.attachment)
+            _delete_foreign(host, call)
+    if call.config.ipam.type:
+        with teardown.step(), step("ipam"):
+            delegation.ipam_delete(call.request, call.config.ipam.type)
+    teardown.finish()
+
+
+def check(call: Call[Config]) -> None:
+    """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
+    config = call.config
+    if config.ipam.type:
+        delegation.ipam_check(call.request, config.ipam.type)
+    result, index = sandbox.listed(call)
+    expected = result.interfaces[index]
+    if not expected.mac:
+        # There is no interface: a program in user space drives the device.
+        return
+    record = records.load(call.attachment)
+    with sandbox.opened(call) as (_, inside):
+        kind = links.get(inside, expected.name)
+        link = interface.check_link(inside, expected, "" if kind is None else kind.kind)
+        name = f"of interface {link.name}"
+        interface.require_same(f"state {name}", "up", "up" if link.up else "down")
+        if record is not None:
+            interface.require_same(f"device {name}", record.sandbox.ifindex, link.ifindex)
+            interface.require_same(f"alias {name}", record.name, link.alias)
+        interface.check_addresses(inside, link, result, index)
+        interface.check_routes(inside, link, result.routes)
+
+
+def status(call: Call[Config]) -> None:
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    config = call.config
+    try:
+        comes_later = config.capabilities.get("deviceID", False)
+        named = config.device or config.hwaddr or config.kernelpath or config.pci_bus_id
+        if named or config.runtime_config.device_id or not comes_later:
+            _require_ready(selection_of(call))
+    except CniError as error:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    if config.ipam.type:
+        delegation.ipam_status(call.request, config.ipam.type)
+
+
+def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+    """Give back the devices of the network's attachments that do not live any more."""
+    teardown = Teardown()
+    with Netlink() as host:
+        for record in list(records.every()):
+            if record.network == call.request.network and record.attachment not in valid:
+                with teardown.step():
+                    returning.restore(host, record, "")
+    if call.config.ipam.type:
+        with teardown.step():
+            delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+    teardown.finish()
+
+
+# ADD.
+
+
+def _require_detached(host: Netlink, container: Netns, inside: Netlink, call: Call[Config]) -> None:
+    """Raise if the attachment has its device; give back one of a container that is gone (W-G20)."""
+    record = records.load(call.attachment)
+    if record is None:
+        return
+    if record.sandbox.is_it(container):
+        link = returning.is_inside(inside, record)
+        if link is not None:
+            msg = f"container {call.container_id} already has device {record.name}"
+            details = f"as {link.name}: DEL comes before the next ADD"
+            raise CniError(Code.INTERNAL, msg, details)
+    returning.restore(host, record, "")
+
+
+def _find(host: Netlink, inside: Netlink, selection: Selection) -> Link:
+    device = find(host, selection)
+    if device is None and selection.name:
+        device = returning.reclaim(host, selection.name)
+    if device is not None:
+        return device
+    there = [one for one in links.dump(inside) if selection.name and one.alias == selection.name]
+    details = f"the container has it as {there[0].name}" if there else "the host does not have it"
+    raise not_found(selection, details)
+
+
+def _move_in(
+    host: Netlink, inside: Netlink, container: Netns, device: Link, record: records.Record
+) -> Link:
+    """Record the device and move it; returns it as the container has it. Raises CniError."""
+    for other in list(records.every()):
+        # It is on the host: nobody else has it.
+        if other.is_same(device):
+            records.drop(other.attachment)
+    records.save(record)
+    try:
+        host.submit(links.move(device, container.fd, record.ifname, record.name))
+    except KernelError as error:
+        here = links.get_by_index(host, device.ifindex)
+        # Another call was faster, or the kernel refuses: it is not this attachment's.
+        if error.errno == errno.ENODEV or (here is not None and here.name == device.name):
+            records.drop(record.attachment)
+        raise
+    link = links.get(inside, record.ifname)
+    if link is None:
+        msg = f"device {record.name} vanished while it was moved"
+        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    moved = msgspec.structs.replace(record.sandbox, ifindex=link.ifindex)
+    records.save(msgspec.structs.replace(record, sandbox=moved))
+    return link
+
+
+# DEL and STATUS.
+
+
+def _delete_foreign(host: Netlink, call: Call[Config] | Call[DelConfig]) -> None:
+    """What has no record of ours: the reference has moved it, or nobody."""
+    container = open_netns(call.netns) if call.netns and call.verb == "DEL" else None
+    if container is None:
+        return
+    prev = call.prev_result
+    index = None if prev is None else prev.container_interface(call.ifname, call.netns)
+    mac = "" if prev is None or index is None else prev.interfaces[index].mac
+    with container:
+        returning.restore_foreign(host, container, call.ifname, call.config.device, mac)
+
+
+def _require_ready(selection: Selection) -> None:
+    if selection.is_dpdk:
+        return
+    with Netlink() as host:
+        if find(host, selection) is None:
+            raise not_found(selection, "the host does not have it: a container may")
