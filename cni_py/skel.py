@@ -45,6 +45,7 @@ class Executable(NamedTuple):
 
 EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
+    "dhcp": Executable("cni_py.ipam.dhcp"),
     "host-local": Executable("cni_py.ipam.host_local"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "static": Executable("cni_py.ipam.static"),

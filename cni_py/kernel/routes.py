@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from cni_py.spec.results import Route
 
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 MAIN_TABLE = 254
 _PROTO_BOOT = 3
 _TYPE_UNICAST = 1
 _SCOPE_UNIVERSE = 0
+_SCOPE_NOWHERE = 255
 _ONE_BYTE_TABLES = 256
 _FLAG_CLONED = 0x200
 
@@ -41,6 +43,7 @@ class KernelRoute(NamedTuple):
 def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
     """The request that adds `route` through the link; `gateway` is the next hop it ends up with.
 
+    One of 0.0.0.0 or :: stands for none: the destination is on the link (RFC 3442).
     `mtu` and `advmss` are programmed as metrics (W-G9). A second route to the same destination is
     added beside the first, as the reference does (K-05).
     """
@@ -55,7 +58,7 @@ def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
     message["scope"] = _SCOPE_UNIVERSE if route.scope is None else route.scope
     attributes: list[tuple[str, Any]] = [("RTA_DST", str(destination.network_address))]
     attributes.append(("RTA_OIF", index))
-    if gateway is not None:
+    if gateway is not None and not gateway.is_unspecified:
         attributes.append(("RTA_GATEWAY", str(gateway)))
     if table >= _ONE_BYTE_TABLES:
         attributes.append(("RTA_TABLE", table))
@@ -69,6 +72,17 @@ def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
     message["attrs"] = attributes
     via = "" if gateway is None else f" via {gateway}"
     return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, NLM_F_CREATE)
+
+
+def delete(index: int, name: str, route: Route, gateway: IP | None) -> Request:
+    """The request that takes away what `add` has added with the same arguments."""
+    request = add(index, name, route, gateway)
+    # What is 0 is not compared; a scope of "nowhere" is.
+    request.message["type"] = request.message["proto"] = 0
+    if route.scope is None:
+        request.message["scope"] = _SCOPE_NOWHERE
+    what = f"remove{request.what.removeprefix('add')}"
+    return request._replace(what=what, type=RTM_DELROUTE, flags=0)
 
 
 def dump(netlink: Netlink, index: int) -> list[KernelRoute]:

@@ -97,6 +97,10 @@ def delete(call: Call[Config]) -> None:
         if container is not None and has_backend:
             with teardown.step():
                 held = interface.held_inside(container, call.ifname)
+        needs_interface = delegation.needs_interface(config.ipam.type)
+        if needs_interface:
+            with teardown.step(), step("ipam"):
+                delegation.ipam_delete(call.request, config.ipam.type)
         with teardown.step(), step("veth"):
             if not veth.delete(host, attachment) and container is not None:
                 names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
@@ -110,7 +114,7 @@ def delete(call: Call[Config]) -> None:
         with teardown.step(), step("masquerade"):
             certain, possible = _backends(config, has)
             masquerade.tear_down(attachment, held, certain=certain, possible=possible)
-    if config.ipam.type:
+    if config.ipam.type and not needs_interface:
         with teardown.step(), step("ipam"):
             delegation.ipam_delete(call.request, config.ipam.type)
     teardown.finish()
