@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import addresses, links, routes
+from cni_py.kernel import addresses, links, routes, sysctl
 from cni_py.kernel.dhcp_socket import DhcpSocket
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import cookie, open_netns
@@ -142,9 +142,22 @@ def change(place: Place, old: Lease | None, new: Lease, priority: int) -> None:
                 requests.append(gone._replace(tolerate=_NO_ROUTE))
         added = (routes.add(index, name, route, route.gw) for route in wanted)
         requests += [one._replace(tolerate=_PRESENT) for one in added]
-        netlink.submit(*requests)
+        with _promoting(name):
+            netlink.submit(*requests)
         # The address that it has already: the kernel then tells the neighbours (arp_notify).
         netlink.submit(links.change(name, ("IFLA_ADDRESS", place.mac.hex(":"))))
+
+
+@contextmanager
+def _promoting(ifname: str) -> Iterator[None]:
+    """Have a second address of a subnet outlive the first one, and with it the routes."""
+    key = f"net/ipv4/conf/{ifname}/promote_secondaries"
+    before = sysctl.read(key)
+    sysctl.ensure(key, "1")
+    try:
+        yield
+    finally:
+        sysctl.ensure(key, before)
 
 
 def withdraw(place: Place, lease: Lease) -> bool:

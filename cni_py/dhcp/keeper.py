@@ -208,12 +208,15 @@ class Keeper:
                 return
             raise
         self._listen_until = now()
+        if first:
+            self._applied = lease
+        try:
+            if self._applied is None or _differ(self._applied, lease):
+                self._change(lease)
+        finally:
+            self._save(lease)
         if options.INTERFACE_MTU in self._options.get(options.PARAMETERS, b""):
             interface.limit_mtu(self.place, lease)
-        if not first and (self._applied is None or _differ(self._applied, lease)):
-            self._change(lease)
-        self._applied = lease if first or self._applied is not None else None
-        self._save(lease)
         event = "bound" if first else "renewed"
         self._house.log(event, self.attachment, address=lease.address, server=lease.server)
         if first:
@@ -224,14 +227,21 @@ class Keeper:
         old = self._applied
         if old is not None and not interface.has_address(self.place, old):
             return
-        interface.change(self.place, old, lease, self.priority)
+        try:
+            interface.change(self.place, old, lease, self.priority)
+        except CniError:
+            # What it could not do, the next renewal does from the beginning.
+            self._applied = None
+            if old is not None:
+                interface.withdraw(self.place, old)
+            raise
         self._applied = lease
         before = "" if old is None else old.address
         self._house.log("changed", self.attachment, address=lease.address, before=before)
 
     def _lost(self, lost: Lost) -> None:
         self._house.log("lost", self.attachment, address=lost.lease.address, reason=lost.reason)
-        if self._applied is not None and interface.withdraw(self.place, self._applied):
+        if interface.withdraw(self.place, self._applied or lost.lease):
             self._applied = None
         self._save(lost.lease)
 
