@@ -74,6 +74,7 @@ def run(settings: Settings) -> None:
             pidfile.write_text(str(os.getpid()))
             pidfile.chmod(0o644)
         store = Store(settings.hostprefix + FOLDER)
+        store.prepare()
         Daemon(listener, settings.terms, store, settings.hostprefix).run()
     except OSError as error:
         msg = f"{error.filename or path}: {error.strerror}"
@@ -88,7 +89,11 @@ def run(settings: Settings) -> None:
 
 def _listener(path: str) -> tuple[socket.socket, bool]:
     """The socket that systemd passes, or one at `path`; whether it is our own."""
-    passed = passed_sockets()
+    try:
+        passed = passed_sockets()
+    except (OSError, ValueError) as error:
+        msg = f"Error getting listener: LISTEN_FDS: {error}"
+        raise DaemonError(msg) from error
     if len(passed) > 1:
         raise DaemonError(f"Too many ({len(passed)}) FDs passed through socket activation")
     if passed:

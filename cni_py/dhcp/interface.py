@@ -67,7 +67,7 @@ def find(netns: str, ifname: str) -> Place:
                 msg = f"interface {ifname} does not exist in {netns}"
                 raise CniError(Code.INVALID_ENVIRONMENT, msg, "IPAM dhcp needs the interface")
             mac = bytes.fromhex(link.mac.replace(":", ""))
-            if len(mac) != _ETHERNET_BYTES:
+            if len(mac) != _ETHERNET_BYTES or not any(mac):
                 msg = f"interface {ifname} has no Ethernet address"
                 raise CniError(Code.INVALID_CONFIG, msg, f"its address is {link.mac or 'empty'}")
             if not link.up:

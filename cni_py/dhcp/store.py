@@ -60,9 +60,13 @@ class Store:
     def __init__(self, folder: str = FOLDER) -> None:
         self._folder = folder
 
+    def prepare(self) -> None:
+        """Make the folder. Raises OSError."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+
     def save(self, record: Record) -> None:
         """Write the record. Raises OSError."""
-        os.makedirs(self._folder, 0o700, exist_ok=True)
+        self.prepare()
         path = self._path(record.attachment)
         new = f"{path}.new"
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
