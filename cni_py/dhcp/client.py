@@ -150,7 +150,7 @@ class Client:
             return []
         if self.state in (State.BOUND, State.RENEWING, State.REBINDING):
             return self._maintain(now)
-        if now - self._entered >= self._terms.timeout:
+        if now >= self._entered + self._terms.timeout:
             if self.state is State.REBOOTING:
                 # Nobody answers: the lease holds as long as it was given for.
                 return self._maintain(now)
@@ -256,6 +256,8 @@ class Client:
         """The message of the state, and when it is due again."""
         self._sent = now
         self.deadline = now + self._pause(now)
+        if self.state in (State.REQUESTING, State.REBOOTING):
+            self.deadline = min(self.deadline, self._entered + self._terms.timeout)
         self._tries += 1
         own = self._identity.options
         given = {options.MESSAGE_TYPE: bytes((self._message_type(),)), **own}

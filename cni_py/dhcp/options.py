@@ -89,10 +89,10 @@ def prefix_length(options: Mapping[int, bytes]) -> int | None:
     found = addresses(options, SUBNET_MASK)
     if not found:
         return None
-    try:
-        return IPv4Network(f"0.0.0.0/{found[0]}").prefixlen
-    except ValueError:
-        return None
+    # ipaddress would take 0.0.0.1 for a wildcard of /31.
+    bits = f"{int(found[0]):032b}"
+    ones = bits.rstrip("0")
+    return len(ones) if "0" not in ones else None
 
 
 def routes(options: Mapping[int, bytes]) -> tuple[Route, ...]:

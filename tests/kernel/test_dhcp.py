@@ -154,6 +154,7 @@ def test_requested_beside_the_defaults(host: Host, lan: str, daemon: Process) ->
     with scripted(host, lan) as server:
         host.add("dhcp", config, container)
         host.delete("dhcp", config, container)
+        server.wait_for(lambda line: line["type"] == "release")
         assert server.of("type", "discover")[0]["options"]["55"] == "1a0301060f77"
 
 
@@ -326,11 +327,12 @@ def test_same_attachment_at_once(host: Host, lan: str, daemon: Process) -> None:
         for one in threads:
             one.join()
         assert sorted(one.status for one in outcomes) == [0, 1, 1]
-        assert len({one["xid"] for one in server.of("type", "request")}) == 1
         error = refusal(next(one for one in outcomes if one.status))
         assert "DEL comes before the next ADD" in error["details"]
         assert stored(host) != []
         host.delete("dhcp", ipam("dhcp"), container)
+        server.wait_for(lambda line: line["type"] == "release")
+        assert len({one["xid"] for one in server.of("type", "request")}) == 1
 
 
 def test_add_again(host: Host, lan: str, daemon: Process) -> None:
