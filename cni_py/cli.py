@@ -84,6 +84,18 @@ def serve(
         sys.exit(1)
 
 
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def dhcp_daemon(flags: tuple[str, ...]) -> None:
+    """Get and keep the leases of the plugin dhcp; the flags are those of `dhcp daemon`."""
+    from .dhcp.command import main as daemon
+
+    daemon(flags)
+
+
 @main.command()
 @click.option("--metrics-socket", type=click.Path(path_type=Path), default=DEFAULT_METRICS_SOCKET)
 def metrics(metrics_socket: Path) -> None:

@@ -45,6 +45,7 @@ class Executable(NamedTuple):
 
 EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
+    "dhcp": Executable("cni_py.ipam.dhcp"),
     "dummy": Executable("cni_py.plugins.dummy"),
     "host-device": Executable("cni_py.plugins.host_device"),
     "host-local": Executable("cni_py.ipam.host_local"),

@@ -302,6 +302,9 @@ int main(int argc, char **argv)
     if (path == NULL)
         path = default_socket;
     static struct call call;
+    /* A runtime gives no arguments: with some it is a person's command, such as `dhcp daemon`. */
+    if (argc > 1)
+        return execute_python(name, argv);
     if (path[0] == '\0' || !prepare_call(&call, name, streams)) {
         close_call(&call);
         return execute_python(name, argv);

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from cni_py.spec.call import Plugin, Request
     from cni_py.spec.results import Result
 
-MODULES = {"host-local": "cni_py.ipam.host_local", "static": "cni_py.ipam.static"}
+MODULES = {
+    "dhcp": "cni_py.ipam.dhcp",
+    "host-local": "cni_py.ipam.host_local",
+    "static": "cni_py.ipam.static",
+}
+# A lease is given back through the interface that it is for.
+_NEED_INTERFACE = frozenset({"dhcp"})
 
 # Every executable of ours says so: a script in its first lines, a launcher in its last.
 MARKER = b"# cni-py executable"
@@ -32,6 +38,11 @@ _HEAD_BYTES, _TAIL_BYTES = 512, 64
 
 _BUSY_ATTEMPTS = 6
 _BUSY_PAUSE_SECONDS = 1.0
+
+
+def needs_interface(ipam_type: str) -> bool:
+    """Whether the delegate's DEL comes before the interface goes, and not after (W-G3)."""
+    return ipam_type in _NEED_INTERFACE
 
 
 def ipam_add(request: Request, ipam_type: str) -> Result:

@@ -59,8 +59,9 @@ def add(
     """The request that adds `route` through the link; `gateway` is the next hop it ends up with.
 
     `source` is the address to prefer for what is sent along it. `mtu` and `advmss` are programmed
-    as metrics (W-G9). Without other `flags`, a second route to the same destination is added beside
-    the first, as the reference does (K-05).
+    as metrics (W-G9). One of 0.0.0.0 or :: stands for none: the destination is on the link
+    (RFC 3442). Without other `flags`, a second route to the same destination is added beside the
+    first, as the reference does (K-05).
     """
     destination = route.dst.network
     message = rtmsg()
@@ -73,7 +74,7 @@ def add(
     message["scope"] = _SCOPE_UNIVERSE if route.scope is None else route.scope
     attributes: list[tuple[str, Any]] = [("RTA_DST", str(destination.network_address))]
     attributes.append(("RTA_OIF", index))
-    if gateway is not None:
+    if gateway is not None and not gateway.is_unspecified:
         attributes.append(("RTA_GATEWAY", str(gateway)))
     if source is not None:
         attributes.append(("RTA_PREFSRC", str(source)))
@@ -103,6 +104,17 @@ def delete_connected(index: int, name: str, subnet: Network) -> Request:
     message["attrs"] = [("RTA_DST", str(subnet.network_address)), ("RTA_OIF", index)]
     what = f"delete route {subnet} dev {name}"
     return Request(what, RTM_DELROUTE, message, tolerate=frozenset({errno.ESRCH}))
+
+
+def delete(index: int, name: str, route: Route, gateway: IP | None) -> Request:
+    """The request that takes away what `add` has added with the same arguments."""
+    request = add(index, name, route, gateway)
+    # What is 0 is not compared; a scope of "nowhere" is.
+    request.message["type"] = request.message["proto"] = 0
+    if route.scope is None:
+        request.message["scope"] = _SCOPE_NOWHERE
+    what = f"remove{request.what.removeprefix('add')}"
+    return request._replace(what=what, type=RTM_DELROUTE, flags=0)
 
 
 def dump(netlink: Netlink, index: int) -> list[KernelRoute]:

@@ -19,7 +19,7 @@ from cni_py.spec.results import Interface
 
 from . import interface, sandbox
 from .hardware_address import parse_mac
-from .teardown import Teardown
+from .teardown import detaching
 
 if TYPE_CHECKING:
     from cni_py.spec.attachment import Attachment
@@ -74,13 +74,8 @@ def add(call: Call[Config]) -> Result:
 
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Delete the interface, then release the address."""
-    teardown = Teardown()
-    with teardown.step(), step("dummy"):
+    with detaching(call) as teardown, teardown.step(), step("dummy"):
         sandbox.delete(call, _KIND)
-    if call.config.ipam.type:
-        with teardown.step(), step("ipam"):
-            delegation.ipam_delete(call.request, call.config.ipam.type)
-    teardown.finish()
 
 
 def check(call: Call[Config]) -> None:

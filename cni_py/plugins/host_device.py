@@ -21,7 +21,7 @@ from . import host_device_record as records
 from . import host_device_return as returning
 from . import interface, sandbox
 from .host_device_config import Config, DelConfig, find, not_found, selection_of
-from .teardown import Teardown
+from .teardown import Teardown, detaching
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
@@ -60,18 +60,13 @@ def add(call: Call[Config]) -> Result:
 
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Give the device back as it was, then release the address."""
-    teardown = Teardown()
-    with teardown.step(), step("device"), Netlink() as host:
+    with detaching(call) as teardown, teardown.step(), step("device"), Netlink() as host:
         record = records.load(call.attachment)
         if record is not None:
             returning.restore(host, record, call.netns)
         else:
             records.drop(call.attachment)
             _delete_foreign(host, call)
-    if call.config.ipam.type:
-        with teardown.step(), step("ipam"):
-            delegation.ipam_delete(call.request, call.config.ipam.type)
-    teardown.finish()
 
 
 def check(call: Call[Config]) -> None:

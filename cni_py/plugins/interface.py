@@ -217,7 +217,9 @@ def require_same(what: str, expected: object, found: object) -> None:
 def _fits(have: KernelRoute, route: Route) -> bool:
     if have.destination.network != route.dst.network:
         return False
-    gateway = route.gw is None or is_default(route.dst) or have.gateway == route.gw
+    # 0.0.0.0 stands for a destination on the link.
+    wanted = None if route.gw is None or route.gw.is_unspecified else route.gw
+    gateway = route.gw is None or is_default(route.dst) or have.gateway == wanted
     # The kernel takes table 0 (unspecified) for the main one.
     table = have.table == (route.table or routes.MAIN_TABLE)
     scope = route.scope is None or route.dst.version == 6 or have.scope == route.scope

@@ -15,7 +15,7 @@ from cni_py.spec.errors import CniError, Code
 
 from . import interface, masquerade, veth
 from .hardware_address import Args, Mac
-from .teardown import Teardown
+from .teardown import Teardown, detaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,43 +116,39 @@ def tear_down(
     config, attachment = call.config, call.attachment
     # That of an ADD is an earlier plugin's.
     prev = call.prev_result if call.verb == "DEL" else None
-    teardown = Teardown()
     has: frozenset[str] | None = None
     held = interface.Held()
-    with ExitStack() as stack, Netlink() as host:
-        container = None
-        with teardown.step():
-            container = open_netns(call.netns) if call.netns else None
-            if container is not None:
-                stack.enter_context(container)
-        has = veth.recorded(links.get(host, attachment.host_ifname))
-        # Of an attachment that is gone, or was never ours, everything is looked for.
-        has_backend = config.ip_masq if has is None else not has.isdisjoint(masquerade.BACKENDS)
-        if container is not None and has_backend:
+    with detaching(call) as teardown:
+        with ExitStack() as stack, Netlink() as host:
+            container = None
             with teardown.step():
-                held = interface.held_inside(container, call.ifname)
-        with teardown.step(), step("veth"):
-            if not veth.delete(host, attachment) and container is not None:
-                names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
-                veth.delete_foreign(
-                    host,
-                    container,
-                    call.ifname,
-                    lambda port: port.name in names or is_of_network(host, port),
-                )
-    if prev is not None and prev.ips:
-        held = interface.Held(addresses_of(prev, index), known=True)
-    if also is not None:
-        with teardown.step():
-            also(has)
-    if has is None or has_backend:
-        with teardown.step(), step("masquerade"):
-            certain, possible = _backends(config, has)
-            masquerade.tear_down(attachment, held, certain=certain, possible=possible)
-    if config.ipam.type:
-        with teardown.step(), step("ipam"):
-            delegation.ipam_delete(call.request, config.ipam.type)
-    teardown.finish()
+                container = open_netns(call.netns) if call.netns else None
+                if container is not None:
+                    stack.enter_context(container)
+            has = veth.recorded(links.get(host, attachment.host_ifname))
+            # Of an attachment that is gone, or was never ours, everything is looked for.
+            has_backend = config.ip_masq if has is None else not has.isdisjoint(masquerade.BACKENDS)
+            if container is not None and has_backend:
+                with teardown.step():
+                    held = interface.held_inside(container, call.ifname)
+            with teardown.step(), step("veth"):
+                if not veth.delete(host, attachment) and container is not None:
+                    names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
+                    veth.delete_foreign(
+                        host,
+                        container,
+                        call.ifname,
+                        lambda port: port.name in names or is_of_network(host, port),
+                    )
+        if prev is not None and prev.ips:
+            held = interface.Held(addresses_of(prev, index), known=True)
+        if also is not None:
+            with teardown.step():
+                also(has)
+        if has is None or has_backend:
+            with teardown.step(), step("masquerade"):
+                certain, possible = _backends(config, has)
+                masquerade.tear_down(attachment, held, certain=certain, possible=possible)
 
 
 def _backends(

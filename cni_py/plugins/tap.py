@@ -21,7 +21,7 @@ from cni_py.spec.results import Interface, Result
 
 from . import interface, sandbox
 from .hardware_address import parse_mac
-from .teardown import Teardown
+from .teardown import detaching
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
@@ -111,13 +111,8 @@ def add(call: Call[Config]) -> Result:
 
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Delete the device, then release the address."""
-    teardown = Teardown()
-    with teardown.step(), step("tap"):
+    with detaching(call) as teardown, teardown.step(), step("tap"):
         sandbox.delete(call, kernel_tap.KIND)
-    if call.config.ipam.type:
-        with teardown.step(), step("ipam"):
-            delegation.ipam_delete(call.request, call.config.ipam.type)
-    teardown.finish()
 
 
 def check(call: Call[Config]) -> None:

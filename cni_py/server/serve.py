@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from cni_py.kernel.nftables import forget_contexts
+from cni_py.kernel.sockets import may_call
 from cni_py.spec.errors import Code
 
 from . import preload, sockets, worker
@@ -157,7 +158,7 @@ class Server:
             self._admit(connection)
 
     def _admit(self, connection: socket.socket) -> None:
-        if not sockets.may_call(connection):
+        if not may_call(connection):
             self._refuse(connection, Code.INVALID_ENVIRONMENT, "only root may call the server")
             return
         if self._take(connection):

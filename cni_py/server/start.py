@@ -9,6 +9,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from cni_py.kernel.sockets import listen, passed_sockets
+
 from . import sockets
 from .serve import Server
 
@@ -28,13 +30,13 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
     # Each connection takes a descriptor, also while it waits.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    passed = sockets.passed_sockets()
+    passed = passed_sockets()
     if passed:
         calls, metrics = passed[0], passed[1] if len(passed) > 1 else None
         own = "CNI_PY_OWN_SOCKETS" in os.environ
     else:
-        calls = sockets.listen(path, socket.SOCK_SEQPACKET)
-        metrics = sockets.listen(metrics_path, socket.SOCK_STREAM)
+        calls = listen(path, socket.SOCK_SEQPACKET)
+        metrics = listen(metrics_path, socket.SOCK_STREAM)
         own = True
     if not Server(calls, metrics, settings, (path, metrics_path) if own else ()).run():
         return

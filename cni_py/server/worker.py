@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from cni_py import skel
-from cni_py.kernel import interruption, netns, steps
+from cni_py.kernel import interruption, netns, sockets, steps
 from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.environment import VERBS
 from cni_py.spec.errors import Code
 
-from . import handover, preload, sockets
+from . import handover, preload
 
 if TYPE_CHECKING:
     from types import FrameType

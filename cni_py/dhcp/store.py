@@ -1,0 +1,114 @@
+"""The leases on disk, a file each: a daemon that starts anew goes on with them.
+
+They are of no use after a boot, as the containers are gone then. Files appear whole; nothing is
+synchronised to the disk, for what a power failure loses is of an earlier boot.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.spec.attachment import Attachment, network_key
+
+from .interface import Place
+from .lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = "/var/lib/cni/cni-py/dhcp"
+_SUFFIX = ".json"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One attachment's lease.
+
+    `lease` is the last one, `applied` the one whose address the interface has. `socket` is where
+    the daemon listens that keeps it, `boot` the boot that it is of.
+    """
+
+    attachment: Attachment
+    socket: str
+    boot: str
+    place: Place
+    options: dict[int, bytes]
+    priority: int
+    lease: Lease
+    applied: Lease | None
+
+
+def boot_id() -> str:
+    """The running boot."""
+    with open(_BOOT_ID) as file:
+        return file.read().strip()
+
+
+def now() -> float:
+    """Seconds since the boot, also those that the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Store:
+    """The folder with the leases; only root can read it."""
+
+    def __init__(self, folder: str = FOLDER) -> None:
+        self._folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder. Raises OSError."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+
+    def save(self, record: Record) -> None:
+        """Write the record. Raises OSError."""
+        self.prepare()
+        path = self._path(record.attachment)
+        new = f"{path}.new"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(record), indent=1))
+        os.rename(new, path)
+
+    def remove(self, attachment: Attachment) -> None:
+        """Forget the record. Raises OSError."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(attachment))
+
+    def has(self, attachment: Attachment) -> bool:
+        """Whether there is a record."""
+        return os.path.exists(self._path(attachment))
+
+    def has_network(self, network: str) -> bool:
+        """Whether there is a record of any attachment to the network."""
+        return any(name.startswith(f"{network_key(network)}-") for name in self._names())
+
+    def records(self) -> Iterator[Record]:
+        """All records of this boot. Others, and what cannot be read, are removed."""
+        boot = boot_id()
+        for name in self._names():
+            path = os.path.join(self._folder, name)
+            try:
+                with open(path, "rb") as file:
+                    record = msgspec.json.decode(file.read(), type=Record)
+            except FileNotFoundError:
+                continue
+            except msgspec.DecodeError:
+                record = None
+            if record is not None and record.boot == boot:
+                yield record
+            else:
+                os.unlink(path)
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(one for one in os.listdir(self._folder) if one.endswith(_SUFFIX))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _path(self, attachment: Attachment) -> str:
+        return os.path.join(self._folder, attachment.key + _SUFFIX)

@@ -1,0 +1,81 @@
+"""Listening on a unix socket: one's own, or those that systemd hands over (sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIRST_PASSED_FD = 3
+_CREDENTIALS = struct.Struct("=iii")
+_BACKLOG = 1024
+
+
+def passed_sockets() -> list[socket.socket]:
+    """What systemd, or this process before it executed itself anew, has passed on."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    number = int(os.environ.get("LISTEN_FDS", "0"))
+    passed = [socket.socket(fileno=FIRST_PASSED_FD + index) for index in range(number)]
+    for one in passed:
+        one.set_inheritable(False)
+        one.settimeout(0.0)
+    return passed
+
+
+def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A socket at `path` that only its owner can connect to; a stale one is replaced.
+
+    Raises OSError, EADDRINUSE where somebody listens there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        if _is_alive(path, kind):
+            raise
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    finally:
+        os.umask(previous)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def may_call(connection: socket.socket) -> bool:
+    """Whether the peer is root or the server's own user (SO_PEERCRED, unix(7))."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return uid in (0, os.geteuid())
+
+
+def sees_the_same_files(connection: socket.socket) -> bool:
+    """Whether the peer is in the server's mount namespace, with the same root.
+
+    Elsewhere the configuration's paths, and those of the allocations, may lead to other files.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    # 0 for a process that cannot be seen from here.
+    pid, _, _ = _CREDENTIALS.unpack(raw)
+    try:
+        return all(
+            os.path.samestat(os.stat(f"/proc/{pid}/{link}"), os.stat(f"/proc/self/{link}"))
+            for link in ("ns/mnt", "root")
+        )
+    except OSError:
+        return False
+
+
+def _is_alive(path: Path, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
