@@ -192,6 +192,11 @@ def set_port(name: str, alias: str, *, hairpin: bool, isolated: bool) -> Request
     return Request(f"set up bridge port {name}", RTM_NEWLINK, _message(attributes=attributes))
 
 
+def set_owner(name: str, alias: str) -> Request:
+    """The request that labels a link, which is finished, with its owner; see `set_port`."""
+    return change(name, ("IFLA_IFALIAS", alias), ("IFLA_GROUP", 0), what=f"label link {name}")
+
+
 def set_flags(name: str, flags: int, mask: int) -> Request:
     """The request that sets those of a link's flags that `mask` names."""
     message = _message(flags=flags, change=mask, attributes=[("IFLA_IFNAME", name)])

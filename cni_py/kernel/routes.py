@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,25 +10,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cni_py.spec.addresses import default_route
 
 from .messages import rtmsg
-from .netlink import NLM_F_CREATE, Netlink, Request, decode
+from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, decode
 
 if TYPE_CHECKING:
-    from cni_py.spec.addresses import IP, Cidr
+    from cni_py.spec.addresses import IP, Cidr, Network
     from cni_py.spec.results import Route
 
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 MAIN_TABLE = 254
-_PROTO_BOOT = 3
+SCOPE_LINK, SCOPE_HOST = 253, 254
+# What `add` does where the kernel has such a route: fail with EEXIST, or put it in its place.
+EXCLUSIVE, REPLACE = CREATE, NLM_F_CREATE | NLM_F_REPLACE
+
+_PROTO_KERNEL, _PROTO_BOOT = 2, 3
 _TYPE_UNICAST = 1
 _SCOPE_UNIVERSE = 0
 _ONE_BYTE_TABLES = 256
+_SCOPE_NOWHERE = 255
 _FLAG_CLONED = 0x200
+_NLMSG_BYTES = 16
 
 
 class KernelRoute(NamedTuple):
-    """One route as the kernel has it."""
+    """One route as the kernel has it; `link` is an ifindex, 0 where there is not one."""
 
     destination: Cidr
     gateway: IP | None
@@ -36,13 +44,23 @@ class KernelRoute(NamedTuple):
     scope: int
     mtu: int
     advmss: int
+    link: int = 0
 
 
-def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
+def add(
+    index: int,
+    name: str,
+    route: Route,
+    gateway: IP | None,
+    *,
+    source: IP | None = None,
+    flags: int = NLM_F_CREATE,
+) -> Request:
     """The request that adds `route` through the link; `gateway` is the next hop it ends up with.
 
-    `mtu` and `advmss` are programmed as metrics (W-G9). A second route to the same destination is
-    added beside the first, as the reference does (K-05).
+    `source` is the address to prefer for what is sent along it. `mtu` and `advmss` are programmed
+    as metrics (W-G9). Without other `flags`, a second route to the same destination is added beside
+    the first, as the reference does (K-05).
     """
     destination = route.dst.network
     message = rtmsg()
@@ -57,6 +75,8 @@ def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
     attributes.append(("RTA_OIF", index))
     if gateway is not None:
         attributes.append(("RTA_GATEWAY", str(gateway)))
+    if source is not None:
+        attributes.append(("RTA_PREFSRC", str(source)))
     if table >= _ONE_BYTE_TABLES:
         attributes.append(("RTA_TABLE", table))
     if route.priority:
@@ -68,7 +88,21 @@ def add(index: int, name: str, route: Route, gateway: IP | None) -> Request:
         attributes.append(("RTA_METRICS", {"attrs": metrics}))
     message["attrs"] = attributes
     via = "" if gateway is None else f" via {gateway}"
-    return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, NLM_F_CREATE)
+    return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, flags)
+
+
+def delete_connected(index: int, name: str, subnet: Network) -> Request:
+    """The request that deletes the route that the kernel made of an address; a /32 has none."""
+    message = rtmsg()
+    message["family"] = _family(subnet.version)
+    message["dst_len"] = subnet.prefixlen
+    message["proto"] = _PROTO_KERNEL
+    message["type"] = _TYPE_UNICAST
+    message["table"] = MAIN_TABLE
+    message["scope"] = _SCOPE_NOWHERE
+    message["attrs"] = [("RTA_DST", str(subnet.network_address)), ("RTA_OIF", index)]
+    what = f"delete route {subnet} dev {name}"
+    return Request(what, RTM_DELROUTE, message, tolerate=frozenset({errno.ESRCH}))
 
 
 def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
@@ -82,6 +116,20 @@ def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
         found.extend(decode(rtmsg, body) for body in bodies)
     own = (one for one in found if one.get_attr("RTA_OIF") == index)
     return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
+
+
+def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
+    """The main table's routes to exactly that network. Raises KernelError."""
+    subnet = destination.network
+    message = rtmsg()
+    message["family"] = _family(subnet.version)
+    message["table"] = MAIN_TABLE
+    message["attrs"] = [("RTA_TABLE", MAIN_TABLE)]
+    request = Request(f"list the routes to {subnet}", RTM_GETROUTE, message)
+    # A host can have a great many, so that only those of the length are decoded.
+    same = (body for body in netlink.dump(request) if body[_NLMSG_BYTES + 1] == subnet.prefixlen)
+    found = (_route(decode(rtmsg, body)) for body in same)
+    return [one for one in found if one.destination.network == subnet]
 
 
 def _family(version: int) -> int:
@@ -100,4 +148,5 @@ def _route(message: Any) -> KernelRoute:
         scope=message["scope"],
         mtu=(metrics and metrics.get_attr("RTAX_MTU")) or 0,
         advmss=(metrics and metrics.get_attr("RTAX_ADVMSS")) or 0,
+        link=message.get_attr("RTA_OIF") or 0,
     )

@@ -19,9 +19,8 @@ from cni_py.spec.addresses import cidr, default_route, is_default
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result, Route
 
-from . import bridge_device, interface, masquerade, spoof_check, veth
+from . import bridge_device, interface, masquerade, paired, spoof_check, veth
 from .bridge_config import Config, Plan, plan_of
-from .teardown import Teardown
 from .veth import Sides
 
 if TYPE_CHECKING:
@@ -78,42 +77,19 @@ def add(call: Call[Config]) -> Result:
 
 
 def delete(call: Call[Config]) -> None:
-    """Undo an ADD, as much of it as is there. The address goes last: it may be given out again."""
-    config, attachment = call.config, call.attachment
-    # That of an ADD is an earlier plugin's.
-    prev = call.prev_result if call.verb == "DEL" else None
-    teardown = Teardown()
-    has: frozenset[str] | None = None
-    held = interface.Held()
-    with ExitStack() as stack, Netlink() as host:
-        container = None
-        with teardown.step():
-            container = open_netns(call.netns) if call.netns else None
-            if container is not None:
-                stack.enter_context(container)
-        has = veth.recorded(links.get(host, attachment.host_ifname))
-        # Of an attachment that is gone, or was never ours, everything is looked for.
-        has_backend = config.ip_masq if has is None else not has.isdisjoint(masquerade.BACKENDS)
-        if container is not None and has_backend:
-            with teardown.step():
-                held = interface.held_inside(container, call.ifname)
-        with teardown.step(), step("veth"):
-            if not veth.delete(host, attachment) and container is not None:
-                names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
-                veth.delete_foreign(host, container, call.ifname, config.bridge, names)
-    if prev is not None and prev.ips:
-        held = interface.Held(_addresses(prev), known=True)
-    if has is None or _SPOOF_CHECK in has:
-        with teardown.step(), step("spoof check"):
-            spoof_check.tear_down(attachment, certain=has is not None)
-    if has is None or has_backend:
-        with teardown.step(), step("masquerade"):
-            certain, possible = _backends(config, has)
-            masquerade.tear_down(attachment, held, certain=certain, possible=possible)
-    if config.ipam.type:
-        with teardown.step(), step("ipam"):
-            delegation.ipam_delete(call.request, config.ipam.type)
-    teardown.finish()
+    """Undo an ADD, as much of it as is there."""
+    attachment = call.attachment
+
+    def is_port(host: Netlink, link: Link) -> bool:
+        master = links.get(host, call.config.bridge)
+        return master is not None and link.master == master.ifindex
+
+    def unguard(has: frozenset[str] | None) -> None:
+        if has is None or _SPOOF_CHECK in has:
+            with step("spoof check"):
+                spoof_check.tear_down(attachment, certain=has is not None)
+
+    paired.tear_down(call, _CONTAINER, is_of_network=is_port, also=unguard)
 
 
 def check(call: Call[Config]) -> None:
@@ -136,7 +112,7 @@ def check(call: Call[Config]) -> None:
         eth = interface.check_link(inside, result.interfaces[index], "veth")
         port = _check_port(host, bridge, eth, call, plan)
         if not config.disable_container_interface:
-            interface.require_same(f"state of interface {eth.name}", "up", _state(eth))
+            interface.require_same(f"state of interface {eth.name}", "up", interface.state_of(eth))
         interface.check_addresses(inside, eth, result, index)
         interface.check_routes(inside, eth, result.routes)
         if plan.gateway and config.ipam.type:
@@ -144,7 +120,7 @@ def check(call: Call[Config]) -> None:
     if config.macspoofchk and port.name == attachment.host_ifname:
         spoof_check.check(attachment, eth.mac)
     if config.ip_masq and config.ipam.type:
-        masquerade.check(attachment, _addresses(result), plan.backend)
+        masquerade.check(attachment, paired.addresses_of(result, _CONTAINER), plan.backend)
 
 
 def status(call: Call[Config]) -> None:
@@ -165,34 +141,8 @@ def status(call: Call[Config]) -> None:
 
 def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
-    config = call.config
-    alive, names = {one.key for one in valid}, {one.host_ifname for one in valid}
-    teardown = Teardown()
-    with teardown.step(), Netlink() as host:
-        stale = [
-            link.name
-            for link in veth.of_network(host, call.request.network)
-            if link.alias.split(",")[0] not in alive and link.name not in names
-        ]
-        links.delete_together(host, stale)
-    # Whatever the configuration says now: an earlier one may have set them up.
-    with teardown.step():
-        spoof_check.collect(call.request.network, valid)
-    with teardown.step():
-        masquerade.collect(call.request.network, valid)
-    if config.ipam.type:
-        with teardown.step():
-            delegation.ipam_gc(call.request, config.ipam.type, valid)
-    teardown.finish()
-
-
-def _backends(config: Config, has: frozenset[str] | None) -> tuple[frozenset[str], frozenset[str]]:
-    """The backends that an ADD used certainly and possibly, by its record or by what is set now."""
-    if has is not None:
-        return has & masquerade.BACKENDS, frozenset()
-    if not config.ip_masq or not config.ipam.type:
-        return frozenset(), frozenset({masquerade.NFTABLES})
-    return frozenset({masquerade.choose_backend(config.ip_masq_backend)}), masquerade.BACKENDS
+    network = call.request.network
+    paired.collect(call, valid, also=lambda: spoof_check.collect(network, valid))
 
 
 # ADD.
@@ -230,11 +180,11 @@ def _set_up_port(sides: Sides, bridge: Link, call: Call[Config], plan: Plan) -> 
             isolated=config.port_isolation,
         )
     )
-    port = _require(sides.host, name)
+    port = paired.require(sides.host, name)
     if plan.tagged(config):
         keep = config.preserve_default_vlan
         bridge_device.tag_port(sides.host, port, config.vlan, plan.trunk, keep_default=keep)
-    return _Ends(bridge, port, _require(sides.inside, call.ifname))
+    return _Ends(bridge, port, paired.require(sides.inside, call.ifname))
 
 
 def _l2_result(call: Call[Config], ends: _Ends) -> Result:
@@ -249,11 +199,7 @@ def _l2_result(call: Call[Config], ends: _Ends) -> Result:
 def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Result) -> Result:
     """Everything that has to do with addresses."""
     config, (bridge, port, eth) = call.config, ends
-    with step("ipam"):
-        decided = delegation.ipam_add(call.request, config.ipam.type)
-    if not decided.ips:
-        msg = "IPAM plugin returned missing IP config"
-        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
+    decided = paired.ipam_add(call)
     result = _with_gateways(config, plan, l2, decided)
     with step("addresses"):
         with sides.container.entered():
@@ -274,9 +220,11 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
         links.wait_until_up(sides.host, port.name, time.monotonic() + _PORT_UP_SECONDS)
     if plan.backend:
         with step("masquerade"):
-            masquerade.set_up(call.attachment, _addresses(result), plan.backend)
+            masquerade.set_up(
+                call.attachment, paired.addresses_of(result, _CONTAINER), plan.backend
+            )
     if plan.gateway:
-        _enable_forwarding({one.version for one in _gateways(result)})
+        paired.enable_forwarding({one.version for one in _gateways(result)})
     with step("announce"):
         interface.announce(sides.inside, eth)
     return result
@@ -320,26 +268,6 @@ def _gateways(result: Result) -> list[Cidr]:
     return list(found)
 
 
-def _enable_forwarding(versions: set[int]) -> None:
-    if 4 in versions:
-        sysctl.ensure("net/ipv4/ip_forward", "1")
-    if 6 in versions:
-        sysctl.ensure("net/ipv6/conf/all/forwarding", "1")
-
-
-def _addresses(result: Result) -> tuple[Cidr, ...]:
-    """The container's addresses."""
-    return tuple(one.address for one in result.ips if one.interface in (None, _CONTAINER))
-
-
-def _require(netlink: Netlink, name: str) -> Link:
-    link = links.get(netlink, name)
-    if link is None:
-        msg = f"interface {name} vanished while it was being set up"
-        raise CniError(Code.TRY_AGAIN_LATER, msg)
-    return link
-
-
 # CHECK.
 
 
@@ -352,7 +280,7 @@ def _check_bridge(host: Netlink, config: Config, result: Result) -> Link:
         msg = f"bridge {config.bridge} is not in prevResult"
         raise CniError(Code.INTERNAL, msg, f"prevResult has {names}")
     bridge = interface.check_link(host, entry, "bridge")
-    interface.require_same(f"state of bridge {bridge.name}", "up", _state(bridge))
+    interface.require_same(f"state of bridge {bridge.name}", "up", interface.state_of(bridge))
     if config.promisc_mode and not bridge.promiscuity:
         raise interface.differs(f"promiscMode of bridge {bridge.name}", "true", "false")
     if (config.vlan or config.vlan_trunk is not None) and not bridge.vlan_filtering:
@@ -394,7 +322,3 @@ def _check_gateways(host: Netlink, bridge: Link, config: Config, result: Result)
         if gateway not in have:
             listed = ", ".join(sorted(map(str, have))) or "none"
             raise interface.differs(f"gateway address of {name}", str(gateway), listed)
-
-
-def _state(link: Link) -> str:
-    return "up" if link.up else "down"

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cni_py.spec.args import load_args
-from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.versions import FAMILY_020
 
 from . import bridge_device, masquerade
-from .hardware_address import parse_mac
+from .hardware_address import requested_mac
+from .paired import PairedConfig, backend_of, require_mtu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from cni_py.spec.call import Call
 
 _MAX_VLAN = 4094
-_MIN_MTU, _MAX_MTU = 68, 65535
 
 
 class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,24 +30,13 @@ class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
     id: int | None = None
 
 
-class _Mac(msgspec.Struct, frozen=True, kw_only=True):
-    mac: str = ""
-
-
-class _Args(msgspec.Struct, frozen=True, kw_only=True):
-    cni: _Mac = _Mac()
-
-
-class Config(PluginConfig, frozen=True, kw_only=True):
+class Config(PairedConfig, frozen=True, kw_only=True):
     """bridge's configuration; without an IPAM type the container's interface has no address."""
 
     bridge: str = "cni0"
     is_gateway: bool = False
     is_default_gateway: bool = False
     force_address: bool = False
-    ip_masq: bool = False
-    ip_masq_backend: str | None = None
-    mtu: int = 0
     hairpin_mode: bool = False
     promisc_mode: bool = False
     vlan: int = 0
@@ -59,9 +46,6 @@ class Config(PluginConfig, frozen=True, kw_only=True):
     enabledad: bool = False
     disable_container_interface: bool = False
     port_isolation: bool = False
-    ipam: IpamType = IpamType()
-    args: _Args = _Args()
-    runtime_config: _Mac = _Mac()
 
 
 class Plan(NamedTuple):
@@ -92,10 +76,7 @@ def plan_of(call: Call[Config]) -> Plan:
     if not 0 <= config.vlan <= _MAX_VLAN:
         msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
         raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
-    if config.mtu and not _MIN_MTU <= config.mtu <= _MAX_MTU:
-        msg = f"invalid mtu {config.mtu}"
-        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
+    require_mtu(config.mtu)
     if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
         msg = "cannot convert: no valid IP addresses"
         details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
@@ -103,24 +84,11 @@ def plan_of(call: Call[Config]) -> Plan:
     gateway = config.is_gateway or config.is_default_gateway
     if gateway and config.vlan and config.ipam.type:
         bridge_device.vlan_interface_name(config.bridge, config.vlan)
-    masquerades = config.ip_masq and config.ipam.type
-    backend = masquerade.choose_backend(config.ip_masq_backend) if masquerades else ""
-    if backend:
-        masquerade.require_backend(backend)
+    backend = backend_of(config)
     if config.macspoofchk:
         masquerade.require_backend(masquerade.NFTABLES)
-    return Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
-
-
-def _mac(call: Call[Config]) -> str:
-    """The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1)."""
-    asked = load_args(call.args, ("MAC",))
-    sources = (
-        ("runtimeConfig.mac", call.config.runtime_config.mac),
-        ("args.cni.mac", call.config.args.cni.mac),
-        ("CNI_ARGS MAC", asked.get("MAC", "")),
-    )
-    return next((parse_mac(text, source) for source, text in sources if text), "")
+    mac = requested_mac(config.runtime_config, config.args, call.args)
+    return Plan(mac, _trunk(config.vlan_trunk or ()), gateway, backend)
 
 
 def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:

@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import string
 
+import msgspec
+
+from cni_py.spec.args import load_args
 from cni_py.spec.errors import CniError, Code
 
 _FORMS = ((":", 6, 2), ("-", 6, 2), (".", 3, 4))
 _MULTICAST = 0x01
+
+
+class Mac(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that may ask for a hardware address."""
+
+    mac: str = ""
+
+
+class Args(msgspec.Struct, frozen=True, kw_only=True):
+    """The `args` key, as far as it is about hardware addresses."""
+
+    cni: Mac = Mac()
+
+
+def requested_mac(runtime_config: Mac, args: Args, cni_args: str) -> str:
+    """The address asked for, `""` if none is. Raises CniError 7, or 4 for CNI_ARGS.
+
+    The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1).
+    """
+    asked = load_args(cni_args, ("MAC",))
+    sources = (
+        ("runtimeConfig.mac", runtime_config.mac),
+        ("args.cni.mac", args.cni.mac),
+        ("CNI_ARGS MAC", asked.get("MAC", "")),
+    )
+    return next((parse_mac(text, source) for source, text in sources if text), "")
 
 
 def parse_mac(text: str, source: str) -> str:

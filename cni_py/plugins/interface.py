@@ -54,12 +54,22 @@ def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/ndisc_notify", "1")
 
 
-def configure(sides: Sides, link: Link, result: Result, index: int) -> None:
+def configure(
+    sides: Sides,
+    link: Link,
+    result: Result,
+    index: int,
+    *,
+    first: Sequence[Request] = (),
+    last: Sequence[Request] = (),
+) -> None:
     """Addresses, up, routes, as one batch. Raises KernelError.
 
     `index` is the interface's place in `result.interfaces`: other entries' addresses are left.
+    `first` goes before the result's routes, `last` after them.
     """
-    sides.inside.submit(*_requests(link, result, index, addresses.IFA_F_NODAD))
+    requests = _requests(link, result, index, addresses.IFA_F_NODAD, first)
+    sides.inside.submit(*requests, *last)
 
 
 def configure_detecting_duplicates(sides: Sides, link: Link, result: Result, index: int) -> None:
@@ -72,7 +82,9 @@ def configure_detecting_duplicates(sides: Sides, link: Link, result: Result, ind
         addresses.wait_until_settled(sides.inside, events, link, deadline)
 
 
-def _requests(link: Link, result: Result, index: int, ipv6_flags: int) -> list[Request]:
+def _requests(
+    link: Link, result: Result, index: int, ipv6_flags: int, first: Sequence[Request] = ()
+) -> list[Request]:
     own = [one for one in result.ips if one.interface == index]
     gateways: dict[int, IP] = {}
     for one in own:
@@ -82,7 +94,7 @@ def _requests(link: Link, result: Result, index: int, ipv6_flags: int) -> list[R
     for one in own:
         flags = ipv6_flags if one.address.version == 6 else 0
         requests.append(addresses.add(link.ifindex, link.name, one.address, flags=flags))
-    requests.append(links.set_up(link.name))
+    requests += [links.set_up(link.name), *first]
     for route in result.routes:
         gateway = route.gw or gateways.get(route.dst.version)
         requests.append(routes.add(link.ifindex, link.name, route, gateway))
@@ -147,6 +159,11 @@ def check_link(netlink: Netlink, expected: Interface, kind: str) -> Link:
     if expected.mac:
         require_same(f"mac of interface {expected.name}", expected.mac.lower(), link.mac)
     return link
+
+
+def state_of(link: Link) -> str:
+    """A link's state in a word."""
+    return "up" if link.up else "down"
 
 
 def check_addresses(netlink: Netlink, link: Link, result: Result, index: int) -> None:

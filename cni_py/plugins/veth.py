@@ -47,10 +47,10 @@ def create(
     *,
     mac: str,
     mtu: int,
-    master: int,
+    master: int = 0,
     stale: Callable[[], None],
 ) -> None:
-    """Create the pair, the host's end up and enslaved to `master`, the container's end down.
+    """Create the pair, the host's end up and a port of `master`, the container's end down.
 
     A pair of that name whose container is gone is left over: `stale` takes it down. Raises CniError
     when the attachment exists or the container has such an interface, and then changes nothing.
@@ -114,13 +114,13 @@ def delete(host: Netlink, attachment: Attachment) -> bool:
 
 
 def delete_foreign(
-    host: Netlink, container: Netns, ifname: str, bridge: str, names: frozenset[str]
+    host: Netlink, container: Netns, ifname: str, is_of_network: Callable[[links.Link], bool]
 ) -> None:
     """Delete the pair of another maker: the reference plugin gives the host's end a random name.
 
-    It is known by its end in the container, a veth named CNI_IFNAME, and by the other end: a port
-    of `bridge`, or listed by name in the previous result. Anything else of that name is somebody
-    else's: a path can lead to another container's namespace by now.
+    It is known by its end in the container, a veth named CNI_IFNAME, and by the other end, which
+    `is_of_network`. Anything else of that name is somebody else's: a path can lead to another
+    container's namespace by now.
     """
     with container.entered():
         inside = Netlink()
@@ -131,9 +131,7 @@ def delete_foreign(
         port = links.get_by_index(host, link.peer_index)
         if port is None or port.peer_index != link.ifindex or recorded(port) is not None:
             return
-        master = links.get(host, bridge)
-        is_port = master is not None and port.master == master.ifindex
-        if is_port or port.name in names:
+        if is_of_network(port):
             links.delete(inside, link.name)
 
 

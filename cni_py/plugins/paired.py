@@ -1,0 +1,192 @@
+"""What attachments by a veth pair have in common, whether its host end is on a bridge or not."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TypeVar
+
+from cni_py.ipam import delegation
+from cni_py.kernel import links, sysctl
+from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netns import open_netns
+from cni_py.kernel.steps import step
+from cni_py.spec.config import IpamType, PluginConfig
+from cni_py.spec.errors import CniError, Code
+
+from . import interface, masquerade, veth
+from .hardware_address import Args, Mac
+from .teardown import Teardown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni_py.kernel.links import Link
+    from cni_py.spec.addresses import Cidr
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+    from cni_py.spec.results import Result
+
+_MIN_MTU, _MAX_MTU = 68, 65535
+
+
+class PairedConfig(PluginConfig, frozen=True, kw_only=True):
+    """The keys of every plugin that makes a pair."""
+
+    ip_masq: bool = False
+    ip_masq_backend: str | None = None
+    mtu: int = 0
+    ipam: IpamType = IpamType()
+    args: Args = Args()
+    runtime_config: Mac = Mac()
+
+
+C = TypeVar("C", bound=PairedConfig)
+
+
+def require_mtu(mtu: int) -> None:
+    """Raises CniError 7 for what no veth can have."""
+    if mtu and not _MIN_MTU <= mtu <= _MAX_MTU:
+        msg = f"invalid mtu {mtu}"
+        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+
+
+def backend_of(config: PairedConfig) -> str:
+    """What is to masquerade, `""` for nothing. Raises CniError when it cannot be used."""
+    if not config.ip_masq or not config.ipam.type:
+        return ""
+    backend = masquerade.choose_backend(config.ip_masq_backend)
+    masquerade.require_backend(backend)
+    return backend
+
+
+# ADD.
+
+
+def ipam_add(call: Call[C]) -> Result:
+    """What the IPAM plugin decides: at least one address. Raises CniError."""
+    config = call.config
+    with step("ipam"):
+        decided = delegation.ipam_add(call.request, config.ipam.type)
+    if not decided.ips:
+        msg = "IPAM plugin returned missing IP config"
+        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
+    return decided
+
+
+def require(netlink: Netlink, name: str) -> Link:
+    """The link, which is being set up. Raises CniError 11."""
+    link = links.get(netlink, name)
+    if link is None:
+        msg = f"interface {name} vanished while it was being set up"
+        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    return link
+
+
+def addresses_of(result: Result, index: int) -> tuple[Cidr, ...]:
+    """The container's addresses; its interface's place in the result is `index`."""
+    return tuple(one.address for one in result.ips if one.interface in (None, index))
+
+
+def enable_forwarding(versions: Iterable[int]) -> None:
+    """Have the host forward the IP versions. Raises KernelError."""
+    for version in versions:
+        sysctl.ensure(FORWARDING[version], "1")
+
+
+FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+# DEL and GC.
+
+
+def tear_down(
+    call: Call[C],
+    index: int,
+    *,
+    is_of_network: Callable[[Netlink, Link], bool],
+    also: Callable[[frozenset[str] | None], None] | None = None,
+) -> None:
+    """Undo an ADD, as much of it as is there. The address goes last: it may be given out again.
+
+    `index` is the container interface's place in a result. `is_of_network` tells of a host end that
+    another maker has made whether it belongs to the network. `also` takes down what else there is,
+    by what the label has noted.
+    """
+    config, attachment = call.config, call.attachment
+    # That of an ADD is an earlier plugin's.
+    prev = call.prev_result if call.verb == "DEL" else None
+    teardown = Teardown()
+    has: frozenset[str] | None = None
+    held = interface.Held()
+    with ExitStack() as stack, Netlink() as host:
+        container = None
+        with teardown.step():
+            container = open_netns(call.netns) if call.netns else None
+            if container is not None:
+                stack.enter_context(container)
+        has = veth.recorded(links.get(host, attachment.host_ifname))
+        # Of an attachment that is gone, or was never ours, everything is looked for.
+        has_backend = config.ip_masq if has is None else not has.isdisjoint(masquerade.BACKENDS)
+        if container is not None and has_backend:
+            with teardown.step():
+                held = interface.held_inside(container, call.ifname)
+        with teardown.step(), step("veth"):
+            if not veth.delete(host, attachment) and container is not None:
+                names = frozenset(one.name for one in prev.interfaces) if prev else frozenset()
+                veth.delete_foreign(
+                    host,
+                    container,
+                    call.ifname,
+                    lambda port: port.name in names or is_of_network(host, port),
+                )
+    if prev is not None and prev.ips:
+        held = interface.Held(addresses_of(prev, index), known=True)
+    if also is not None:
+        with teardown.step():
+            also(has)
+    if has is None or has_backend:
+        with teardown.step(), step("masquerade"):
+            certain, possible = _backends(config, has)
+            masquerade.tear_down(attachment, held, certain=certain, possible=possible)
+    if config.ipam.type:
+        with teardown.step(), step("ipam"):
+            delegation.ipam_delete(call.request, config.ipam.type)
+    teardown.finish()
+
+
+def _backends(
+    config: PairedConfig, has: frozenset[str] | None
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The backends that an ADD used certainly and possibly, by its record or by what is set now."""
+    if has is not None:
+        return has & masquerade.BACKENDS, frozenset()
+    if not config.ip_masq or not config.ipam.type:
+        return frozenset(), frozenset({masquerade.NFTABLES})
+    return frozenset({masquerade.choose_backend(config.ip_masq_backend)}), masquerade.BACKENDS
+
+
+def collect(
+    call: Call[C], valid: frozenset[Attachment], also: Callable[[], None] | None = None
+) -> None:
+    """Remove what belongs to the network and to none of the attachments that live."""
+    network = call.request.network
+    alive, names = {one.key for one in valid}, {one.host_ifname for one in valid}
+    teardown = Teardown()
+    with teardown.step(), Netlink() as host:
+        stale = [
+            link.name
+            for link in veth.of_network(host, network)
+            if link.alias.split(",")[0] not in alive and link.name not in names
+        ]
+        links.delete_together(host, stale)
+    # Whatever the configuration says now: an earlier one may have set them up.
+    if also is not None:
+        with teardown.step():
+            also()
+    with teardown.step():
+        masquerade.collect(network, valid)
+    if call.config.ipam.type:
+        with teardown.step():
+            delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+    teardown.finish()

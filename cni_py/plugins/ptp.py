@@ -1,0 +1,209 @@
+"""ptp: connect a container to its host by a veth pair and routes (plugins.md 3.2)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from cni_py.ipam import delegation
+from cni_py.kernel import addresses, links, sysctl
+from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netns import open_netns
+from cni_py.kernel.steps import step
+from cni_py.kernel.undo import undone_on_failure
+from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import validate_new_ifname
+from cni_py.spec.results import Interface, Result
+
+from . import host_routes, interface, masquerade, paired, veth
+from .hardware_address import requested_mac
+from .paired import PairedConfig
+from .veth import Sides
+
+if TYPE_CHECKING:
+    from cni_py.kernel.links import Link
+    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.call import Call
+
+_UP_SECONDS = 2.5
+# The places of the entries in `interfaces`.
+_HOST, _CONTAINER = range(2)
+
+
+class Config(PairedConfig, frozen=True, kw_only=True):
+    """ptp's configuration; it needs an IPAM plugin that gives addresses with gateways."""
+
+
+DelConfig = Config
+
+
+def add(call: Call[Config]) -> Result:
+    """Connect the container, address it, and route between its addresses and the host."""
+    config, attachment, scope = call.config, call.attachment, call.scope
+    plan = _plan_of(call)
+    container = scope.enter_context(interface.require_netns(call, open_netns(call.netns)))
+    host = scope.enter_context(Netlink())
+    with container.entered():
+        inside = scope.enter_context(Netlink())
+    sides = Sides(host, inside, container)
+    with step("veth"):
+        veth.create(sides, attachment, mac=plan.mac, mtu=config.mtu, stale=lambda: delete(call))
+    scope.enter_context(undone_on_failure(lambda: delete(call)))
+    with step("host end"):
+        port = _prepare_port(host, attachment, plan)
+        eth = paired.require(inside, call.ifname)
+    result = _result(call, port, eth, paired.ipam_add(call))
+    with step("addresses"):
+        with container.entered():
+            interface.prepare(call.ifname, result, detect_duplicates=False)
+        first, last = host_routes.through_gateways(eth, result)
+        interface.configure(sides, eth, result, _CONTAINER, first=first, last=last)
+    with step("host routes"):
+        # What is sent before that is dropped.
+        links.wait_until_up(host, port.name, time.monotonic() + _UP_SECONDS)
+        host_routes.lead_to_container(host, port, attachment, result)
+    if plan.backend:
+        with step("masquerade"):
+            own = paired.addresses_of(result, _CONTAINER)
+            masquerade.set_up(attachment, own, plan.backend)
+    paired.enable_forwarding(_versions(result))
+    with step("announce"):
+        interface.announce(inside, eth)
+    return result
+
+
+def delete(call: Call[Config]) -> None:
+    """Undo an ADD, as much of it as is there; the host's addresses and routes go with the pair."""
+    paired.tear_down(call, _CONTAINER, is_of_network=_is_of_reference)
+
+
+def check(call: Call[Config]) -> None:
+    """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
+    config = call.config
+    plan = _plan_of(call)
+    delegation.ipam_check(call.request, config.ipam.type)
+    result = interface.previous(call)
+    index = result.container_interface(call.ifname, call.netns)
+    if index is None:
+        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
+        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    with ExitStack() as stack:
+        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
+        host = stack.enter_context(Netlink())
+        with container.entered():
+            inside = stack.enter_context(Netlink())
+        eth = interface.check_link(inside, result.interfaces[index], "veth")
+        port = _check_port(host, eth, result)
+        for link in (eth, port):
+            interface.require_same(
+                f"state of interface {link.name}", "up", interface.state_of(link)
+            )
+            if config.mtu:
+                interface.require_same(f"mtu of interface {link.name}", config.mtu, link.mtu)
+        own = [one for one in result.ips if one.interface in (None, index)]
+        interface.check_addresses(inside, eth, result, index)
+        interface.check_routes(inside, eth, [*host_routes.inside(own), *result.routes])
+        host_routes.check(host, port, own)
+    for version in _versions(result):
+        key = paired.FORWARDING[version]
+        interface.require_same(key.replace("/", "."), "1", sysctl.read(key))
+    if plan.backend:
+        masquerade.check(call.attachment, paired.addresses_of(result, index), plan.backend)
+
+
+def status(call: Call[Config]) -> None:
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    try:
+        _plan_of(call)
+    except CniError as error:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    delegation.ipam_status(call.request, call.config.ipam.type)
+
+
+def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
+    """Remove what belongs to the network and to none of the attachments that live."""
+    paired.collect(call, valid)
+
+
+class _Plan(NamedTuple):
+    """What the configuration asks for, checked."""
+
+    mac: str
+    backend: str
+
+
+def _plan_of(call: Call[Config]) -> _Plan:
+    """Check what types cannot say. Raises CniError 7, or 4 for the environment."""
+    config = call.config
+    if call.verb == "ADD":
+        validate_new_ifname(call.ifname)
+    if not config.ipam.type:
+        msg = "ptp needs an IPAM plugin: ipam.type is missing"
+        raise CniError(Code.INVALID_CONFIG, msg, 'for instance "host-local"')
+    paired.require_mtu(config.mtu)
+    mac = requested_mac(config.runtime_config, config.args, call.args)
+    return _Plan(mac, paired.backend_of(config))
+
+
+# ADD.
+
+
+def _prepare_port(host: Netlink, attachment: Attachment, plan: _Plan) -> Link:
+    """Label the host's end, and set its parameters while it has no carrier yet.
+
+    Router advertisements are not accepted (CVE-2020-10749). Its link-local address is not checked
+    for duplicates: the host asks with it who has the address of a packet that it forwards, and
+    would drop that for as long as the check takes.
+    """
+    name = attachment.host_ifname
+    for key in ("accept_ra", "accept_dad"):
+        sysctl.write_if_present(f"net/ipv6/conf/{name}/{key}", "0")
+    has = [plan.backend] if plan.backend else []
+    host.submit(links.set_owner(name, veth.labelled(attachment, has)))
+    return paired.require(host, name)
+
+
+def _result(call: Call[Config], port: Link, eth: Link, decided: Result) -> Result:
+    host_routes.require_gateways(decided)
+    interfaces = (
+        Interface(port.name, port.mac),
+        Interface(eth.name, eth.mac, sandbox=call.netns),
+    )
+    return Result(
+        interfaces,
+        host_routes.of_interface(decided, _CONTAINER),
+        decided.routes,
+        call.config.dns or decided.dns,
+    )
+
+
+def _versions(result: Result) -> list[int]:
+    return sorted({one.address.version for one in result.ips})
+
+
+# DEL.
+
+
+def _is_of_reference(host: Netlink, port: Link) -> bool:
+    """Whether a host end is like the reference's: on no bridge, with the gateway's address."""
+    return not port.master and any(
+        one.address.network.num_addresses == 1 and not one.address.is_link_local
+        for one in addresses.dump(host, port.ifindex)
+    )
+
+
+# CHECK.
+
+
+def _check_port(host: Netlink, eth: Link, result: Result) -> Link:
+    port = links.get_by_index(host, eth.peer_index)
+    if port is None or port.peer_index != eth.ifindex or port.kind != "veth":
+        raise interface.differs(f"host end of interface {eth.name}", "a veth", "none")
+    entry = next(
+        (one for one in result.interfaces if one.name == port.name and not one.sandbox), None
+    )
+    if entry is None:
+        names = ", ".join(one.name for one in result.interfaces if not one.sandbox) or "none"
+        raise interface.differs(f"host end of interface {eth.name}", names, port.name)
+    return interface.check_link(host, entry, "veth")
