@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.configs import V4, V6, host_local, ipam, l2, l3
+from fixtures.configs import V4, V6, host_local, ipam, l2, l3, routed
 from fixtures.dump import differences, dump
 from fixtures.host import Host, Outcome, refusal
 
@@ -70,6 +70,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     }
     | SHARED,
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback", **SHARED},
+    "ptp": routed(
+        ipMasq=False,
+        mtu=1400,
+        ipam=HOST_LOCAL,
+        args={"cni": {"mac": "02:00:00:00:00:01"}},
+        runtimeConfig={"mac": "02:00:00:00:00:02"},
+        **SHARED,
+    ),
     "static": ipam(
         "static",
         addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}],
