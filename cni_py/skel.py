@@ -47,6 +47,7 @@ EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
     "host-local": Executable("cni_py.ipam.host_local"),
     "loopback": Executable("cni_py.plugins.loopback"),
+    "macvlan": Executable("cni_py.plugins.macvlan"),
     "static": Executable("cni_py.ipam.static"),
 }
 

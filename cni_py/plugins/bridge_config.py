@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cni_py.spec.args import load_args
 from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.versions import FAMILY_020
 
 from . import bridge_device, masquerade
-from .hardware_address import parse_mac
+from .hardware_address import Mac, MacArgs, asked_mac
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +29,6 @@ class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
     min_id: int | None = msgspec.field(default=None, name="minID")
     max_id: int | None = msgspec.field(default=None, name="maxID")
     id: int | None = None
-
-
-class _Mac(msgspec.Struct, frozen=True, kw_only=True):
-    mac: str = ""
-
-
-class _Args(msgspec.Struct, frozen=True, kw_only=True):
-    cni: _Mac = _Mac()
 
 
 class Config(PluginConfig, frozen=True, kw_only=True):
@@ -60,8 +51,8 @@ class Config(PluginConfig, frozen=True, kw_only=True):
     disable_container_interface: bool = False
     port_isolation: bool = False
     ipam: IpamType = IpamType()
-    args: _Args = _Args()
-    runtime_config: _Mac = _Mac()
+    args: MacArgs = MacArgs()
+    runtime_config: Mac = Mac()
 
 
 class Plan(NamedTuple):
@@ -109,18 +100,7 @@ def plan_of(call: Call[Config]) -> Plan:
         masquerade.require_backend(backend)
     if config.macspoofchk:
         masquerade.require_backend(masquerade.NFTABLES)
-    return Plan(_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
-
-
-def _mac(call: Call[Config]) -> str:
-    """The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1)."""
-    asked = load_args(call.args, ("MAC",))
-    sources = (
-        ("runtimeConfig.mac", call.config.runtime_config.mac),
-        ("args.cni.mac", call.config.args.cni.mac),
-        ("CNI_ARGS MAC", asked.get("MAC", "")),
-    )
-    return next((parse_mac(text, source) for source, text in sources if text), "")
+    return Plan(asked_mac(call), _trunk(config.vlan_trunk or ()), gateway, backend)
 
 
 def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:

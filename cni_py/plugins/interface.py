@@ -41,15 +41,25 @@ def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
     Router advertisements are not accepted: any neighbour can send them (CVE-2020-10749). Duplicate
     address detection would cost a second and find nothing that IPAM does not know.
     """
-    if any(one.address.version == 6 for one in result.ips):
-        for name in ("lo", ifname):
-            sysctl.ensure(f"net/ipv6/conf/{name}/disable_ipv6", "0")
-        sysctl.write(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1")
+    enable_ipv6(ifname, result)
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_ra", "0")
     detect = "1" if detect_duplicates else "0"
     if detect_duplicates:
         sysctl.write_if_present(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_dad", detect)
+    notify_neighbours(ifname)
+
+
+def enable_ipv6(ifname: str, result: Result) -> None:
+    """Let the interface have the result's IPv6 addresses; the thread is in its namespace."""
+    if any(one.address.version == 6 for one in result.ips):
+        for name in ("lo", ifname):
+            sysctl.ensure(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        sysctl.write(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1")
+
+
+def notify_neighbours(ifname: str) -> None:
+    """Have the kernel announce the interface's addresses when it comes up, as far as it can."""
     sysctl.write_if_present(f"net/ipv4/conf/{ifname}/arp_notify", "1")
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/ndisc_notify", "1")
 

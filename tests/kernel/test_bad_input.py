@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fixtures.configs import V4, V6, host_local, ipam, l2, l3
 from fixtures.dump import differences, dump
 from fixtures.host import Host, Outcome, refusal
+from fixtures.parents import bare, child, uplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     }
     | SHARED,
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback", **SHARED},
+    "macvlan": child(
+        "macvlan",
+        mode="vepa",
+        mtu=1400,
+        mac="02:00:00:00:00:04",
+        bcqueuelen=2000,
+        linkInContainer=False,
+        ipam=HOST_LOCAL,
+        args={"cni": {"mac": "02:00:00:00:00:01"}},
+        runtimeConfig={"mac": "02:00:00:00:00:02"},
+        **SHARED,
+    ),
     "static": ipam(
         "static",
         addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}],
@@ -99,6 +112,7 @@ class Watched:
 
     def __init__(self, host: Host, plugin: str) -> None:
         self.host, self.plugin = host, plugin
+        uplink(host, "macvlan")
         self.container = host.container("c1")
         # What the configurations name as host-local's folder.
         host.run("mkdir", "/run/own")
@@ -367,8 +381,14 @@ def test_environment(host: Host, plugin: str) -> None:
     check()
 
 
-KNOWN = {"bridge": "MAC=02:00:00:00:00:09", "host-local": "IP=10.1.2.8", "static": "IP=10.1.2.7/24"}
+KNOWN = {
+    "bridge": "MAC=02:00:00:00:00:09",
+    "host-local": "IP=10.1.2.8",
+    "macvlan": "MAC=02:00:00:00:00:09",
+    "static": "IP=10.1.2.7/24",
+}
 BARE = {
+    "macvlan": bare("macvlan"),
     "bridge": l2(),
     "host-local": ipam(ranges=[V4]),
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24"}]),

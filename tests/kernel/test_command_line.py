@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cni_py.skel import EXECUTABLES
 from fixtures.configs import l3
 from fixtures.host import BIN, Host
 from fixtures.server import CNI_PY
@@ -15,7 +16,7 @@ def test_install_elsewhere(host: Host, tmp_path: Path) -> None:
     for _ in range(2):
         host.run(CNI_PY, "install", str(tmp_path / "opt"))
     names = {path.name for path in (tmp_path / "opt").iterdir()}
-    assert names == {".cni-py", "bridge", "host-local", "loopback", "static"}
+    assert names == {".cni-py", *EXECUTABLES}
     container = host.container("c1")
     env = container.environ("ADD", path=str(tmp_path / "opt"))
     outcome = host.run(str(tmp_path / "opt" / "bridge"), stdin=json.dumps(l3()), env=env)

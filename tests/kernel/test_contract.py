@@ -11,6 +11,7 @@ import pytest
 from fixtures.configs import V4, ipam, l2, l3
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
+from fixtures.parents import child, uplink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bridge": l3(),
     "host-local": ipam(ranges=[V4]),
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"},
+    "macvlan": child("macvlan"),
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]),
 }
 every_plugin = pytest.mark.parametrize("plugin", CONFIGS)
@@ -31,6 +33,13 @@ ATTACHMENT = {
     "CNI_PATH": str(BIN),
 }
 OWN_NETNS = "/proc/self/ns/net"
+
+
+@pytest.fixture
+def host(host: Host) -> Host:
+    """A host with what configurations name."""
+    uplink(host, "macvlan")
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +333,7 @@ def test_collecting(host: Host, plugin: str) -> None:
     for keys in ({"cni.dev/attachments": alive}, {"cni.dev/valid-attachments": alive}):
         outcome = host.call(plugin, "GC", config | keys)
         assert (outcome.status, outcome.stdout) == (0, "")
-    with_addresses = plugin in ("bridge", "host-local")
+    with_addresses = plugin in ("bridge", "host-local", "macvlan")
     assert len(host.allocated("net1")) == len(host.allocated("net2")) == with_addresses
     assert len(host.ports("br-net1")) == len(host.ports("br-net2")) == (plugin == "bridge")
 
