@@ -46,9 +46,11 @@ class Executable(NamedTuple):
 EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
     "host-local": Executable("cni_py.ipam.host_local"),
+    "ipvlan": Executable("cni_py.plugins.ipvlan"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "macvlan": Executable("cni_py.plugins.macvlan"),
     "static": Executable("cni_py.ipam.static"),
+    "vlan": Executable("cni_py.plugins.vlan"),
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)

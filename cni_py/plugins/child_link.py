@@ -188,15 +188,8 @@ def delete(call: Call[Any], kind: str) -> None:
     teardown.finish()
 
 
-class Checked(NamedTuple):
-    """What a CHECK has found: the child, and its parent where the configuration names one."""
-
-    link: Link
-    parent: Parent | None
-
-
-def check(call: Call[Any], sides: Sides, kind: str, master: str) -> Checked:
-    """Compare all that the three set; the kind's own is the caller's. Raises CniError.
+def check(call: Call[Any], sides: Sides, kind: str, master: str) -> Link:
+    """Compare all that the three set; what the kind has of its own is left. Raises CniError.
 
     Without `master` the parent is whatever it was at ADD (W-MV3, W-IV4).
     """
@@ -209,10 +202,11 @@ def check(call: Call[Any], sides: Sides, kind: str, master: str) -> Checked:
     interface.require_same(f"state of interface {link.name}", "up", "up" if link.up else "down")
     if call.config.mtu:
         interface.require_same(f"mtu of interface {link.name}", call.config.mtu, link.mtu)
-    parent = _check_parent(sides, call.config, link, master) if master else None
+    if master:
+        _check_parent(sides, call.config, link, master)
     interface.check_addresses(sides.inside, link, result, index)
     interface.check_routes(sides.inside, link, result.routes)
-    return Checked(link, parent)
+    return link
 
 
 def check_ipam(call: Call[Any]) -> None:
@@ -313,7 +307,7 @@ def _delete_link(inside: Netlink, attachment: Attachment, kind: str) -> None:
     links.delete(inside, link.name)
 
 
-def _check_parent(sides: Sides, config: Config, link: Link, master: str) -> Parent:
+def _check_parent(sides: Sides, config: Config, link: Link, master: str) -> None:
     inside = config.link_in_container
     side = sides.inside if inside else sides.host
     where = "the container" if inside else "the host"
@@ -327,7 +321,6 @@ def _check_parent(sides: Sides, config: Config, link: Link, master: str) -> Pare
     if (index, abroad) != (link.peer_index, link.peer_netnsid is not None):
         found = _describe_parent(sides, link)
         raise interface.differs(f"parent of interface {link.name}", f"{master} in {where}", found)
-    return Parent(parent, side, inside)
 
 
 def _describe_parent(sides: Sides, link: Link) -> str:

@@ -59,7 +59,7 @@ def check(call: Call[Config]) -> None:
     child_link.check_ipam(call)
     with ExitStack() as stack:
         sides = child_link.sides_of(call, stack)
-        link = child_link.check(call, sides, _KIND, config.master).link
+        link = child_link.check(call, sides, _KIND, config.master)
     what = f"of interface {link.name}"
     found = child_links.macvlan_mode(link)
     interface.require_same(f"mode {what}", config.mode or _DEFAULT_MODE, found)
