@@ -49,10 +49,13 @@ EXECUTABLES: Mapping[str, Executable] = {
     "dummy": Executable("cni_py.plugins.dummy"),
     "host-device": Executable("cni_py.plugins.host_device"),
     "host-local": Executable("cni_py.ipam.host_local"),
+    "ipvlan": Executable("cni_py.plugins.ipvlan"),
     "loopback": Executable("cni_py.plugins.loopback"),
+    "macvlan": Executable("cni_py.plugins.macvlan"),
     "ptp": Executable("cni_py.plugins.ptp"),
     "static": Executable("cni_py.ipam.static"),
     "tap": Executable("cni_py.plugins.tap"),
+    "vlan": Executable("cni_py.plugins.vlan"),
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)

@@ -14,7 +14,7 @@ from .messages import ifinfmsg
 from .netlink import CREATE, RTMGRP_LINK, Netlink, Request, attribute, attributes, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 AF_BRIDGE = 7
 
@@ -32,10 +32,13 @@ _EXT_MASK_BRIDGE_VLANS = 1 << 1
 _DELETED_GROUPS = 0x43000000
 _BATCH = 100
 
+# With the NUL at its end.
+_IFNAME_BYTES = 16
+
 # linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
-_IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID = 27, 30, 37
+_IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID, _IFLA_ALT_IFNAME = 27, 30, 37, 53
 _IFLA_NET_NS_FD, _IFLA_PERM_ADDRESS, _IFLA_PARENT_DEV_NAME, _IFLA_PARENT_BUS_NAME = 28, 54, 56, 57
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
@@ -53,7 +56,7 @@ class Link(NamedTuple):
 
     `group` marks a link that its maker has not finished: it can be set as the link is created, an
     alias cannot. `parent` is the hardware behind it, as `pci/0000:00:03.0`; Linux before 5.14 does
-    not tell.
+    not tell. `data` has the attributes of the link's kind.
     """
 
     ifindex: int
@@ -74,12 +77,23 @@ class Link(NamedTuple):
     isolated: bool
     permanent_mac: str
     parent: str
+    data: Mapping[int, bytes]
+
+    def number(self, attribute: int) -> int | None:
+        """A number among the attributes of the link's kind, None if it has no such."""
+        value = self.data.get(attribute)
+        return None if value is None else _number(value)
 
 
 def get(netlink: Netlink, name: str) -> Link | None:
-    """The link of that name, None if there is none. Raises KernelError."""
+    """The link of that name, None if there is none. Raises KernelError.
+
+    A name of more than 15 bytes is an alternative one.
+    """
     # By hand like its answer: an ADD asks several times.
-    message = _INFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
+    text = os.fsencode(name) + b"\0"
+    kind = _IFLA_IFNAME if len(text) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
+    message = _INFO.pack(0, 0, 0, 0, 0) + attribute(kind, text)
     found = netlink.get(Request(f"look up link {name}", RTM_GETLINK, message, tolerate=GONE))
     return None if found is None else _link(found)
 
@@ -392,7 +406,7 @@ def _link(body: bytes) -> Link:
     have = attributes(body, _NLMSG_BYTES + _INFO.size)
     info = attributes(have.get(_IFLA_LINKINFO, b""))
     kind = _text(info.get(_INFO_KIND, b""))
-    data = attributes(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
+    data = attributes(info.get(_INFO_DATA, b""))
     is_port = _text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge"
     port = attributes(info.get(_INFO_SLAVE_DATA, b"")) if is_port else {}
     netnsid = have.get(_IFLA_LINK_NETNSID)
@@ -410,7 +424,7 @@ def _link(body: bytes) -> Link:
         alias=_text(have.get(_IFLA_IFALIAS, b"")),
         group=_number(have.get(_IFLA_GROUP)),
         promiscuity=_number(have.get(_IFLA_PROMISCUITY)),
-        vlan_filtering=bool(_number(data.get(_BR_VLAN_FILTERING))),
+        vlan_filtering=kind == "bridge" and bool(_number(data.get(_BR_VLAN_FILTERING))),
         hairpin=bool(_number(port.get(_BRPORT_MODE))),
         isolated=bool(_number(port.get(_BRPORT_ISOLATED))),
         permanent_mac=have.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
@@ -419,6 +433,7 @@ def _link(body: bytes) -> Link:
             for one in (_IFLA_PARENT_BUS_NAME, _IFLA_PARENT_DEV_NAME)
             if one in have
         ),
+        data=data,
     )
 
 

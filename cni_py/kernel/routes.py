@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+import sys
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_py.spec.addresses import default_route
 
 from .messages import rtmsg
-from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, decode
+from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attributes, decode
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import IP, Cidr, Network
@@ -31,7 +33,12 @@ _SCOPE_UNIVERSE = 0
 _ONE_BYTE_TABLES = 256
 _SCOPE_NOWHERE = 255
 _FLAG_CLONED = 0x200
+
+# linux/rtnetlink.h
+_RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 6, 9
 _NLMSG_BYTES = 16
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HBBi")
 
 
 class KernelRoute(NamedTuple):
@@ -142,6 +149,32 @@ def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
     same = (body for body in netlink.dump(request) if body[_NLMSG_BYTES + 1] == subnet.prefixlen)
     found = (_route(decode(rtmsg, body)) for body in same)
     return [one for one in found if one.destination.network == subnet]
+
+
+def default_link(netlink: Netlink) -> int | None:
+    """The index of the link that a default route of the main table leads through.
+
+    That of the lowest metric, IPv4 before IPv6; of several next hops the first. None if there is
+    none. Raises KernelError.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        # The kernel leaves out other tables and types; a host can have very many routes.
+        message = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, _TYPE_UNICAST, 0)
+        found = []
+        for body in netlink.dump(Request("list the routes", RTM_GETROUTE, message)):
+            _, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
+            if length or table != MAIN_TABLE or kind != _TYPE_UNICAST or flags & _FLAG_CLONED:
+                continue
+            have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
+            index = int.from_bytes(have.get(_RTA_OIF, b""), sys.byteorder)
+            if _RTA_MULTIPATH in have:
+                index = _NEXT_HOP.unpack_from(have[_RTA_MULTIPATH])[3]
+            if index:
+                metric = int.from_bytes(have.get(_RTA_PRIORITY, b""), sys.byteorder)
+                found.append((metric, index))
+        if found:
+            return min(found, key=lambda one: one[0])[1]
+    return None
 
 
 def _family(version: int) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cni_py.ipam import delegation
 from cni_py.kernel import links
 from cni_py.kernel.errors import KernelError
@@ -18,7 +16,7 @@ from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface
 
 from . import interface, sandbox
-from .hardware_address import parse_mac
+from .hardware_address import Args, Mac, requested_mac
 from .teardown import detaching
 
 if TYPE_CHECKING:
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
 
 _KIND = "dummy"
 _MIN_MTU, _MAX_MTU = 68, 65535
-
-
-class _Mac(msgspec.Struct, frozen=True, kw_only=True):
-    mac: str = ""
 
 
 class DelConfig(PluginConfig, frozen=True, kw_only=True):
@@ -45,7 +39,8 @@ class Config(DelConfig, frozen=True, kw_only=True):
 
     mac: str = ""
     mtu: int = 0
-    runtime_config: _Mac = _Mac()
+    args: Args = Args()
+    runtime_config: Mac = Mac()
 
 
 def add(call: Call[Config]) -> Result:
@@ -115,5 +110,4 @@ def _checked(call: Call[Config]) -> str:
         msg = "dummy interface requires an IPAM configuration"
         raise CniError(Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty")
     sandbox.require_mtu(config.mtu, _MIN_MTU, _MAX_MTU)
-    sources = (("runtimeConfig.mac", config.runtime_config.mac), ("mac", config.mac))
-    return next((parse_mac(text, source) for source, text in sources if text), "")
+    return requested_mac(config.runtime_config, config.args, call.args, config.mac)

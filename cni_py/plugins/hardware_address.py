@@ -25,16 +25,18 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
     cni: Mac = Mac()
 
 
-def requested_mac(runtime_config: Mac, args: Args, cni_args: str) -> str:
+def requested_mac(runtime_config: Mac, args: Args, cni_args: str, configured: str = "") -> str:
     """The address asked for, `""` if none is. Raises CniError 7, or 4 for CNI_ARGS.
 
-    The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1).
+    The capability wins over `args.cni.mac`, which wins over CNI_ARGS (plugins.md 3.1.1), which wins
+    over the key `mac` where a plugin has it.
     """
     asked = load_args(cni_args, ("MAC",))
     sources = (
         ("runtimeConfig.mac", runtime_config.mac),
         ("args.cni.mac", args.cni.mac),
         ("CNI_ARGS MAC", asked.get("MAC", "")),
+        ("the key mac", configured),
     )
     return next((parse_mac(text, source) for source, text in sources if text), "")
 

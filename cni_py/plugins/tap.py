@@ -13,14 +13,13 @@ from cni_py.kernel import tap as kernel_tap
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
-from cni_py.spec.args import load_args
 from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
 from . import interface, sandbox
-from .hardware_address import parse_mac
+from .hardware_address import Args, Mac, requested_mac
 from .teardown import detaching
 
 if TYPE_CHECKING:
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 
 # The highest number stands for no user and no group.
 _Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFE)]
-
-
-class _Mac(msgspec.Struct, frozen=True, kw_only=True):
-    mac: str = ""
 
 
 class DelConfig(PluginConfig, frozen=True, kw_only=True):
@@ -55,7 +50,8 @@ class Config(DelConfig, frozen=True, kw_only=True):
     group: _Id | None = None
     selinux_context: str = ""
     bridge: str = ""
-    runtime_config: _Mac = _Mac()
+    args: Args = Args()
+    runtime_config: Mac = Mac()
 
 
 class Plan(NamedTuple):
@@ -74,13 +70,7 @@ def plan_of(call: Call[Config]) -> Plan:
         validate_new_ifname(call.ifname)
     sandbox.require_mtu(config.mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
     sandbox.require_reportable(call)
-    asked = load_args(call.args, ("MAC",))
-    sources = (
-        ("runtimeConfig.mac", config.runtime_config.mac),
-        ("CNI_ARGS MAC", asked.get("MAC", "")),
-        ("mac", config.mac),
-    )
-    mac = next((parse_mac(text, source) for source, text in sources if text), "")
+    mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
     device = kernel_tap.Wanted(call.ifname, config.owner, config.group, config.multi_queue)
     return Plan(device, mac)
 

@@ -11,6 +11,7 @@ import pytest
 from fixtures.configs import V4, ipam, l2, l3
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
+from fixtures.parents import child, uplink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +21,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bridge": l3(),
     "host-local": ipam(ranges=[V4]),
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"},
+    "ipvlan": child("ipvlan"),
+    "macvlan": child("macvlan"),
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]),
+    "vlan": child("vlan"),
 }
-every_plugin = pytest.mark.parametrize("plugin", CONFIGS)
+# An ADD of these needs a kernel that has their links.
+IN_VM = ("ipvlan", "vlan")
+every_executable = pytest.mark.parametrize("plugin", CONFIGS)
+every_plugin = pytest.mark.parametrize(
+    "plugin", [pytest.param(one, marks=[pytest.mark.vm] * (one in IN_VM)) for one in CONFIGS]
+)
 
 ATTACHMENT = {
     "CNI_CONTAINERID": "c1",
@@ -31,6 +40,13 @@ ATTACHMENT = {
     "CNI_PATH": str(BIN),
 }
 OWN_NETNS = "/proc/self/ns/net"
+
+
+@pytest.fixture
+def host(host: Host) -> Host:
+    """A host with what configurations name."""
+    uplink(host, "macvlan")
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +72,7 @@ def code_and_msg(outcome: Outcome) -> tuple[int, str]:
     return error["code"], error["msg"]
 
 
-@every_plugin
+@every_executable
 def test_without_a_command(idle: Host, plugin: str) -> None:
     """[2.4] [O-02] [E-02] A person who runs it learns what it is; empty is as unset."""
     for env in ({}, {"CNI_COMMAND": "", "CNI_CONTAINERID": "-"}):
@@ -77,7 +93,7 @@ REQUIRED = {
 }
 
 
-@every_plugin
+@every_executable
 @pytest.mark.parametrize("verb", REQUIRED)
 def test_required_variables(idle: Host, plugin: str, verb: str) -> None:
     """[2.1] [E-01] Each required variable by its name, and all of them in the table's order."""
@@ -89,7 +105,7 @@ def test_required_variables(idle: Host, plugin: str, verb: str) -> None:
         assert outcome.status == 1
 
 
-@every_plugin
+@every_executable
 @pytest.mark.parametrize(
     ("env", "msg"),
     [
@@ -124,7 +140,7 @@ def test_names_at_the_limit(host: Host, plugin: str) -> None:
     host.add(plugin, CONFIGS[plugin], container, "a-name-of-15-by")
 
 
-@every_plugin
+@every_executable
 @pytest.mark.parametrize(
     ("verb", "stdin", "expected"),
     [
@@ -161,7 +177,7 @@ UNDECODABLE = [
 ]
 
 
-@every_plugin
+@every_executable
 @pytest.mark.parametrize("verb", ["NOP", "ADD", "DEL", "CHECK", "GC", "STATUS"])
 def test_undecodable_stdin(idle: Host, plugin: str, verb: str) -> None:
     """[2.2] [trap 5] Code 6 for what is not one JSON object."""
@@ -170,7 +186,7 @@ def test_undecodable_stdin(idle: Host, plugin: str, verb: str) -> None:
         assert (code, msg[:33]) == (6, "error unmarshall network config: "), stdin
 
 
-@every_plugin
+@every_executable
 def test_stdin_that_cannot_be_read(idle: Host, plugin: str) -> None:
     """[2.2] Closed, or open for writing alone: code 5."""
     for redirection in ("<&-", "0> /dev/null"):
@@ -180,7 +196,7 @@ def test_stdin_that_cannot_be_read(idle: Host, plugin: str) -> None:
         assert (code, msg[:26]) == (5, "error reading from stdin: ")
 
 
-@every_plugin
+@every_executable
 @pytest.mark.parametrize(
     ("verb", "version", "code", "msg"),
     [
@@ -214,7 +230,7 @@ def test_version_gate(
         assert outcome.json["details"] == f'config is "{version}", plugin supports [{listed}]'
 
 
-@every_plugin
+@every_executable
 def test_version_answer(idle: Host, plugin: str) -> None:
     """[VR-01] [VR-02] [O-05] [E-03] One line at once, whatever stdin and the environment are."""
     environ = {"CNI_COMMAND": "VERSION", "CNI_CONTAINERID": "-", "CNI_IFNAME": "a b"}
@@ -304,6 +320,8 @@ def test_collecting(host: Host, plugin: str) -> None:
     containers = [host.container(name) for name in ("alive", "dead", "other")]
     for container, network in zip(containers, ("net1", "net1", "net2"), strict=True):
         config = CONFIGS[plugin] | {"name": network, "bridge": f"br-{network}"}
+        if plugin == "vlan":
+            config["vlanId"] = len(host.attachments) + 1
         host.add(plugin, config, container)
     full = dump(host)
     alive = [{"containerID": "id-alive", "ifname": "eth0"}]
@@ -324,7 +342,7 @@ def test_collecting(host: Host, plugin: str) -> None:
     for keys in ({"cni.dev/attachments": alive}, {"cni.dev/valid-attachments": alive}):
         outcome = host.call(plugin, "GC", config | keys)
         assert (outcome.status, outcome.stdout) == (0, "")
-    with_addresses = plugin in ("bridge", "host-local")
+    with_addresses = plugin not in ("loopback", "static")
     assert len(host.allocated("net1")) == len(host.allocated("net2")) == with_addresses
     assert len(host.ports("br-net1")) == len(host.ports("br-net2")) == (plugin == "bridge")
 
