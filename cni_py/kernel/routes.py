@@ -35,7 +35,8 @@ _SCOPE_NOWHERE = 255
 _FLAG_CLONED = 0x200
 
 # linux/rtnetlink.h
-_RTA_OIF, _RTA_PRIORITY, _RTA_MULTIPATH = 4, 6, 9
+_RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_MULTIPATH = 4, 6, 8, 9
+_RTAX_MTU = 2
 _NLMSG_BYTES = 16
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NEXT_HOP = struct.Struct("=HBBi")
@@ -151,30 +152,58 @@ def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
     return [one for one in found if one.destination.network == subnet]
 
 
+class Hop(NamedTuple):
+    """A next hop of a default route: its link's index, the route's metric and MTU, 0 for none."""
+
+    version: int
+    metric: int
+    link: int
+    mtu: int
+
+
 def default_link(netlink: Netlink) -> int | None:
     """The index of the link that a default route of the main table leads through.
 
     That of the lowest metric, IPv4 before IPv6; of several next hops the first. None if there is
     none. Raises KernelError.
     """
-    for family in (socket.AF_INET, socket.AF_INET6):
+    best = min(default_hops(netlink), key=lambda hop: (hop.version, hop.metric), default=None)
+    return None if best is None else best.link
+
+
+def default_hops(netlink: Netlink) -> list[Hop]:
+    """The next hops of all default routes of the main table. Raises KernelError."""
+    found = []
+    for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         # The kernel leaves out other tables and types; a host can have very many routes.
         message = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, _TYPE_UNICAST, 0)
-        found = []
         for body in netlink.dump(Request("list the routes", RTM_GETROUTE, message)):
             _, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
             if length or table != MAIN_TABLE or kind != _TYPE_UNICAST or flags & _FLAG_CLONED:
                 continue
             have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
-            index = int.from_bytes(have.get(_RTA_OIF, b""), sys.byteorder)
-            if _RTA_MULTIPATH in have:
-                index = _NEXT_HOP.unpack_from(have[_RTA_MULTIPATH])[3]
-            if index:
-                metric = int.from_bytes(have.get(_RTA_PRIORITY, b""), sys.byteorder)
-                found.append((metric, index))
-        if found:
-            return min(found, key=lambda one: one[0])[1]
-    return None
+            metric = _number(have.get(_RTA_PRIORITY, b""))
+            mtu = _number(attributes(have.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b""))
+            indices = _links(have.get(_RTA_MULTIPATH, b"")) or [_number(have.get(_RTA_OIF, b""))]
+            found += [Hop(version, metric, index, mtu) for index in indices if index]
+    return found
+
+
+def _links(multipath: bytes) -> list[int]:
+    """The links of several next hops."""
+    found = []
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(multipath):
+        length, _, _, index = _NEXT_HOP.unpack_from(multipath, offset)
+        if length < _NEXT_HOP.size:
+            break
+        found.append(index)
+        offset += (length + 3) & ~3
+    return found
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, sys.byteorder)
 
 
 def _family(version: int) -> int:

@@ -51,13 +51,13 @@ def add(call: Call[Config]) -> Result:
         inside = scope.enter_context(Netlink())
     sides = Sides(host, inside, container)
     with step("bridge"):
-        bridge = scope.enter_context(_bridge(host, config))
+        bridge = scope.enter_context(_bridge(host, config, plan.mtu))
     with step("veth"):
         veth.create(
             sides,
             attachment,
             mac=plan.mac,
-            mtu=config.mtu,
+            mtu=plan.mtu,
             master=bridge.ifindex,
             stale=lambda: delete(call),
         )
@@ -148,11 +148,11 @@ def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
 # ADD.
 
 
-def _bridge(host: Netlink, config: Config) -> AbstractContextManager[Link]:
+def _bridge(host: Netlink, config: Config, mtu: int) -> AbstractContextManager[Link]:
     return bridge_device.ensured(
         host,
         config.bridge,
-        mtu=config.mtu,
+        mtu=mtu,
         vlan_filtering=bool(config.vlan) or config.vlan_trunk is not None,
         promiscuous=config.promisc_mode,
     )
@@ -297,9 +297,8 @@ def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan
     interface.require_same(f"bridge of {name}", bridge.ifindex, port.master)
     interface.require_same(f"hairpinMode of {name}", config.hairpin_mode, port.hairpin)
     interface.require_same(f"portIsolation of {name}", config.port_isolation, port.isolated)
-    if config.mtu:
-        interface.require_same(f"mtu of interface {eth.name}", config.mtu, eth.mtu)
-        interface.require_same(f"mtu of {name}", config.mtu, port.mtu)
+    interface.require_same(f"mtu of {name}", plan.mtu or eth.mtu, port.mtu)
+    interface.require_same(f"mtu of interface {eth.name}", plan.mtu or eth.mtu, eth.mtu)
     if plan.tagged(config):
         have = {vid for vid, _ in links.bridge_vlans(host, port.ifindex)}
         wanted = {vid for first, last in plan.trunk for vid in range(first, last + 1)}

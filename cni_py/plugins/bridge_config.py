@@ -11,6 +11,7 @@ from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.versions import FAMILY_020
 
 from . import bridge_device, masquerade
+from . import mtu as mtu_key
 from .hardware_address import requested_mac
 from .paired import PairedConfig, backend_of, require_mtu
 
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     """What the configuration asks for, checked."""
 
     mac: str
+    mtu: int
     trunk: tuple[tuple[int, int], ...]
     gateway: bool
     backend: str
@@ -76,7 +78,8 @@ def plan_of(call: Call[Config]) -> Plan:
     if not 0 <= config.vlan <= _MAX_VLAN:
         msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
         raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
-    require_mtu(config.mtu)
+    mtu = mtu_key.of(call)
+    require_mtu(mtu)
     if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
         msg = "cannot convert: no valid IP addresses"
         details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
@@ -88,7 +91,7 @@ def plan_of(call: Call[Config]) -> Plan:
     if config.macspoofchk:
         masquerade.require_backend(masquerade.NFTABLES)
     mac = requested_mac(config.runtime_config, config.args, call.args)
-    return Plan(mac, _trunk(config.vlan_trunk or ()), gateway, backend)
+    return Plan(mac, mtu, _trunk(config.vlan_trunk or ()), gateway, backend)
 
 
 def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:

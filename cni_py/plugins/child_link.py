@@ -27,6 +27,8 @@ from cni_py.spec.results import Interface, IPConfig, Result
 from cni_py.spec.versions import FAMILY_020
 
 from . import interface
+from . import mtu as mtu_key
+from .mtu import Mtu
 from .teardown import detaching
 from .veth import ALIAS_BYTES, Sides
 
@@ -59,7 +61,7 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """The keys that the three share; without an IPAM type the interface has no address."""
 
     master: str = ""
-    mtu: int = 0
+    mtu: Mtu = 0
     link_in_container: bool = False
 
 
@@ -79,7 +81,7 @@ def validate(call: Call[Any], *, addressed: bool = False) -> None:
     config = call.config
     if config.master:
         _validate_master(config.master)
-    if config.mtu < 0:
+    if mtu_key.fixed(config.mtu) < 0:
         msg = f"invalid MTU {config.mtu}"
         raise CniError(Code.INVALID_CONFIG, msg, "mtu is 0 (the parent's) or more")
     if call.verb != "ADD":
@@ -121,8 +123,9 @@ def find(side: Netlink, config: Config, master: str) -> Link:
             where = "the container" if config.link_in_container else "the host"
             msg = f'failed to lookup master "{master}": Link not found'
             raise CniError(Code.INTERNAL, msg, f"{where} has no such interface")
-    if config.mtu and not _MIN_MTU <= config.mtu <= link.mtu:
-        msg = f"invalid MTU {config.mtu}, must be [0, master MTU({link.mtu})]"
+    mtu = mtu_key.fixed(config.mtu)
+    if mtu and not _MIN_MTU <= mtu <= link.mtu:
+        msg = f"invalid MTU {mtu}, must be [0, master MTU({link.mtu})]"
         details = f"mtu is 0 (that of {link.name}) or {_MIN_MTU} to {link.mtu}"
         raise CniError(Code.INVALID_CONFIG, msg, details)
     return link
@@ -143,6 +146,9 @@ def attach(
     where the kernel says no more. Raises CniError, and then leaves nothing.
     """
     config = call.config
+    if isinstance(config.mtu, str):
+        # No child carries more than its parent.
+        child = child._replace(mtu=min(child.mtu, parent.link.mtu))
     with step("link"):
         _create(call, sides, parent, child, hints)
     call.scope.enter_context(undone_on_failure(lambda: delete(call, child.kind)))
@@ -195,8 +201,8 @@ def check(call: Call[Any], sides: Sides, kind: str, master: str) -> Link:
         raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
     link = interface.check_link(sides.inside, result.interfaces[index], kind)
     interface.require_same(f"state of interface {link.name}", "up", "up" if link.up else "down")
-    if call.config.mtu:
-        interface.require_same(f"mtu of interface {link.name}", call.config.mtu, link.mtu)
+    mtu = mtu_key.fixed(call.config.mtu) or link.mtu
+    interface.require_same(f"mtu of interface {link.name}", mtu, link.mtu)
     if master:
         _check_parent(sides, call.config, link, master)
     interface.check_addresses(sides.inside, link, result, index)

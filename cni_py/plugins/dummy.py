@@ -15,8 +15,9 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface
 
-from . import interface, sandbox
+from . import interface, mtu, sandbox
 from .hardware_address import Args, Mac, requested_mac
+from .mtu import Mtu
 from .teardown import detaching
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """dummy's configuration: addresses are what it is for. The reference has no mac and mtu."""
 
     mac: str = ""
-    mtu: int = 0
+    mtu: Mtu = 0
     args: Args = Args()
     runtime_config: Mac = Mac()
 
 
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
-    config, mac = call.config, _checked(call)
+    mac = _checked(call)
     validate_new_ifname(call.ifname)
     container, inside = call.scope.enter_context(sandbox.opened(call))
     with step("dummy"):
@@ -56,7 +57,7 @@ def add(call: Call[Config]) -> Result:
                 raise sandbox.taken(container, call.ifname) from error
             raise
         call.scope.enter_context(undone_on_failure(lambda: delete(call)))
-        inside.submit(*sandbox.settings(call, mac, config.mtu))
+        inside.submit(*sandbox.settings(call, mac, mtu.of(call)))
         link = sandbox.created(inside, call.ifname)
     with step("ipam"):
         result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
@@ -83,7 +84,7 @@ def check(call: Call[Config]) -> None:
         name = f"of interface {link.name}"
         interface.require_same(f"state {name}", "up", "up" if link.up else "down")
         interface.require_same(f"mac {name}", mac or link.mac, link.mac)
-        interface.require_same(f"mtu {name}", config.mtu or link.mtu, link.mtu)
+        interface.require_same(f"mtu {name}", mtu.fixed(config.mtu) or link.mtu, link.mtu)
         interface.check_addresses(inside, link, result, index)
         interface.check_routes(inside, link, result.routes)
 
@@ -109,5 +110,5 @@ def _checked(call: Call[Config]) -> str:
     if not config.ipam.type:
         msg = "dummy interface requires an IPAM configuration"
         raise CniError(Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty")
-    sandbox.require_mtu(config.mtu, _MIN_MTU, _MAX_MTU)
+    sandbox.require_mtu(mtu.of(call), _MIN_MTU, _MAX_MTU)
     return requested_mac(config.runtime_config, config.args, call.args, config.mac)

@@ -13,7 +13,7 @@ from cni_py.kernel import child_links
 from cni_py.kernel.child_links import IPVLAN_MODES, Child
 from cni_py.spec.errors import CniError, Code
 
-from . import child_link, interface
+from . import child_link, interface, mtu
 
 if TYPE_CHECKING:
     from cni_py.kernel.netlink import Netlink
@@ -96,7 +96,7 @@ def _child(call: Call[Config], *, addressed: bool = False) -> Child:
     if mode not in IPVLAN_MODES:
         details = f"mode is one of {', '.join(IPVLAN_MODES)}"
         raise CniError(Code.INVALID_CONFIG, f'unknown ipvlan mode: "{config.mode}"', details)
-    return Child(_KIND, child_links.ipvlan_data(mode), mtu=config.mtu)
+    return Child(_KIND, child_links.ipvlan_data(mode), mtu=mtu.of(call))
 
 
 def _chained_master(previous: Result | None) -> str:

@@ -10,7 +10,7 @@ from cni_py.kernel import child_links
 from cni_py.kernel.child_links import MACVLAN_MODES, Child
 from cni_py.spec.errors import CniError, Code
 
-from . import child_link, interface
+from . import child_link, interface, mtu
 from .hardware_address import Args, Mac, requested_mac
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ def _child(call: Call[Config]) -> Child:
         raise CniError(Code.INVALID_CONFIG, msg, f"it is 0 to {_MAX_QUEUE_LENGTH}")
     data = child_links.macvlan_data(mode, config.bcqueuelen)
     mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
-    return Child(_KIND, data, mac, config.mtu)
+    return Child(_KIND, data, mac, mtu.of(call))

@@ -15,6 +15,7 @@ from cni_py.spec.errors import CniError, Code
 
 from . import interface, masquerade, veth
 from .hardware_address import Args, Mac
+from .mtu import Mtu
 from .teardown import Teardown, detaching
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class PairedConfig(PluginConfig, frozen=True, kw_only=True):
 
     ip_masq: bool = False
     ip_masq_backend: str | None = None
-    mtu: int = 0
+    mtu: Mtu = 0
     ipam: IpamType = IpamType()
     args: Args = Args()
     runtime_config: Mac = Mac()

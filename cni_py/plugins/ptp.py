@@ -17,6 +17,7 @@ from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
 from . import host_routes, interface, masquerade, paired, veth
+from . import mtu as mtu_key
 from .hardware_address import requested_mac
 from .paired import PairedConfig
 from .veth import Sides
@@ -40,7 +41,7 @@ DelConfig = Config
 
 def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and route between its addresses and the host."""
-    config, attachment, scope = call.config, call.attachment, call.scope
+    attachment, scope = call.attachment, call.scope
     plan = _plan_of(call)
     container = scope.enter_context(interface.require_netns(call, open_netns(call.netns)))
     host = scope.enter_context(Netlink())
@@ -48,7 +49,7 @@ def add(call: Call[Config]) -> Result:
         inside = scope.enter_context(Netlink())
     sides = Sides(host, inside, container)
     with step("veth"):
-        veth.create(sides, attachment, mac=plan.mac, mtu=config.mtu, stale=lambda: delete(call))
+        veth.create(sides, attachment, mac=plan.mac, mtu=plan.mtu, stale=lambda: delete(call))
     scope.enter_context(undone_on_failure(lambda: delete(call)))
     with step("host end"):
         port = _prepare_port(host, attachment, plan)
@@ -99,8 +100,8 @@ def check(call: Call[Config]) -> None:
             interface.require_same(
                 f"state of interface {link.name}", "up", interface.state_of(link)
             )
-            if config.mtu:
-                interface.require_same(f"mtu of interface {link.name}", config.mtu, link.mtu)
+            mtu = plan.mtu or eth.mtu
+            interface.require_same(f"mtu of interface {link.name}", mtu, link.mtu)
         own = [one for one in result.ips if one.interface in (None, index)]
         interface.check_addresses(inside, eth, result, index)
         interface.check_routes(inside, eth, [*host_routes.inside(own), *result.routes])
@@ -130,6 +131,7 @@ class _Plan(NamedTuple):
     """What the configuration asks for, checked."""
 
     mac: str
+    mtu: int
     backend: str
 
 
@@ -141,9 +143,10 @@ def _plan_of(call: Call[Config]) -> _Plan:
     if not config.ipam.type:
         msg = "ptp needs an IPAM plugin: ipam.type is missing"
         raise CniError(Code.INVALID_CONFIG, msg, 'for instance "host-local"')
-    paired.require_mtu(config.mtu)
+    mtu = mtu_key.of(call)
+    paired.require_mtu(mtu)
     mac = requested_mac(config.runtime_config, config.args, call.args)
-    return _Plan(mac, paired.backend_of(config))
+    return _Plan(mac, mtu, paired.backend_of(config))
 
 
 # ADD.

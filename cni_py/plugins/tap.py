@@ -19,7 +19,9 @@ from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
 from . import interface, sandbox
+from . import mtu as mtu_key
 from .hardware_address import Args, Mac, requested_mac
+from .mtu import Mtu
 from .teardown import detaching
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """tap's configuration; `bridge` is one in the container. Without an IPAM type: no address."""
 
     multi_queue: bool = False
-    mtu: int = 0
+    mtu: Mtu = 0
     mac: str = ""
     owner: _Id | None = None
     group: _Id | None = None
@@ -59,6 +61,7 @@ class Plan(NamedTuple):
 
     device: kernel_tap.Wanted
     mac: str
+    mtu: int
 
 
 def plan_of(call: Call[Config]) -> Plan:
@@ -68,11 +71,12 @@ def plan_of(call: Call[Config]) -> Plan:
         validate_device_name(config.bridge, "bridge")
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
-    sandbox.require_mtu(config.mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
+    mtu = mtu_key.of(call)
+    sandbox.require_mtu(mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
     sandbox.require_reportable(call)
     mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
     device = kernel_tap.Wanted(call.ifname, config.owner, config.group, config.multi_queue)
-    return Plan(device, mac)
+    return Plan(device, mac, mtu)
 
 
 def add(call: Call[Config]) -> Result:
@@ -117,8 +121,7 @@ def check(call: Call[Config]) -> None:
         interface.require_same(f"state {name}", "up", "up" if link.up else "down")
         if plan.mac:
             interface.require_same(f"mac {name}", plan.mac, link.mac)
-        if config.mtu:
-            interface.require_same(f"mtu {name}", config.mtu, link.mtu)
+        interface.require_same(f"mtu {name}", plan.mtu or link.mtu, link.mtu)
         _check_device(inside, plan.device)
         if config.bridge:
             master = links.get_by_index(inside, link.master) if link.master else None
@@ -175,7 +178,7 @@ def _create(call: Call[Config], container: Netns, plan: Plan) -> int:
 
 def _settings(call: Call[Config], plan: Plan, master: Link | None) -> list[NetlinkRequest]:
     """The requests that make the new device what the configuration says."""
-    requests = sandbox.settings(call, plan.mac, call.config.mtu)
+    requests = sandbox.settings(call, plan.mac, plan.mtu)
     if master is not None:
         what = f"make {call.ifname} a port of bridge {master.name}"
         master_is = ("IFLA_MASTER", master.ifindex)

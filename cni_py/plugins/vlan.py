@@ -10,7 +10,7 @@ from cni_py.kernel import child_links
 from cni_py.kernel.child_links import Child
 from cni_py.spec.errors import CniError, Code
 
-from . import child_link, interface
+from . import child_link, interface, mtu
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
@@ -87,7 +87,7 @@ def _child(call: Call[Config]) -> Child:
     if not 0 <= config.vlan_id <= _MAX_VLAN:
         msg = f"invalid VLAN ID {config.vlan_id} (must be between 0 and {_MAX_VLAN})"
         raise CniError(Code.INVALID_CONFIG, msg, "in the key vlanId")
-    return Child(_KIND, child_links.vlan_data(config.vlan_id), mtu=config.mtu)
+    return Child(_KIND, child_links.vlan_data(config.vlan_id), mtu=mtu.of(call))
 
 
 def _require_up(parent: Link) -> None:
