@@ -118,10 +118,10 @@ def dump(netlink: Netlink, kind: str = "") -> list[Link]:
     return [one for one in found if not kind or one.kind == kind]
 
 
-def has_ports(netlink: Netlink, bridge: Link) -> bool:
-    """Whether any link has the bridge as its master."""
+def count_ports(netlink: Netlink, bridge: Link) -> int:
+    """How many links have the bridge as their master. Raises KernelError."""
     message = _message(attributes=[("IFLA_MASTER", bridge.ifindex)])
-    return bool(netlink.dump(Request(f"list the ports of {bridge.name}", RTM_GETLINK, message)))
+    return len(netlink.dump(Request(f"list the ports of {bridge.name}", RTM_GETLINK, message)))
 
 
 def create_bridge(name: str, *, mtu: int, mac: str, vlan_filtering: bool, group: int) -> Request:

@@ -175,6 +175,9 @@ class Netlink:
                     continue
                 complete = complete and not flags & NLM_F_DUMP_INTR
                 if kind == _NLMSG_DONE:
+                    number, text = _end_of_dump(flags, body)
+                    if number:
+                        raise KernelError(request.what, number, text)
                     return objects, complete
                 if kind == _NLMSG_ERROR:
                     number, text = _acknowledgement(flags, body)
@@ -248,6 +251,15 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
         found[kind & _NLA_TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
     return found
+
+
+def _end_of_dump(flags: int, body: bytes) -> tuple[int, str]:
+    """The errno (0 for success) and the extended text of an NLMSG_DONE: a dump can fail midway."""
+    if len(body) < _HEADER.size + 4:
+        return 0, ""
+    (code,) = struct.unpack_from("=i", body, _HEADER.size)
+    told = attributes(body, _HEADER.size + 4) if flags & NLM_F_ACK_TLVS else {}
+    return max(-code, 0), told.get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def _acknowledgement(flags: int, body: bytes) -> tuple[int, str]:

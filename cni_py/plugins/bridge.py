@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -11,6 +13,7 @@ import msgspec
 from cni_py.ipam import delegation
 from cni_py.kernel import addresses as kernel_addresses
 from cni_py.kernel import links, sysctl
+from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
@@ -19,7 +22,7 @@ from cni_py.spec.addresses import cidr, default_route, is_default
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result, Route
 
-from . import bridge_device, interface, masquerade, paired, spoof_check, veth
+from . import bridge_device, interface, masquerade, paired, routed_port, spoof_check, veth
 from .bridge_config import Config, Plan, plan_of
 from .veth import Sides
 
@@ -53,17 +56,10 @@ def add(call: Call[Config]) -> Result:
     with step("bridge"):
         bridge = scope.enter_context(_bridge(host, config, plan.mtu))
     with step("veth"):
-        veth.create(
-            sides,
-            attachment,
-            mac=plan.mac,
-            mtu=plan.mtu,
-            master=bridge.ifindex,
-            stale=lambda: delete(call),
-        )
+        routed = _create_pair(sides, bridge, call, plan)
     scope.enter_context(undone_on_failure(lambda: delete(call)))
     with step("port"):
-        ends = _set_up_port(sides, bridge, call, plan)
+        ends = _set_up_port(sides, bridge, call, plan, routed=routed)
     result = _l2_result(call, ends)
     if config.macspoofchk:
         with step("spoof check"):
@@ -89,7 +85,12 @@ def delete(call: Call[Config]) -> None:
             with step("spoof check"):
                 spoof_check.tear_down(attachment, certain=has is not None)
 
-    paired.tear_down(call, _CONTAINER, is_of_network=is_port, also=unguard)
+    def forget(has: frozenset[str] | None) -> None:
+        if (has is None and call.config.overflow) or (has and routed_port.RECORD in has):
+            with Netlink() as host:
+                routed_port.forget_stale(host, call.config.bridge)
+
+    paired.tear_down(call, _CONTAINER, is_of_network=is_port, also=(unguard, forget))
 
 
 def check(call: Call[Config]) -> None:
@@ -117,6 +118,8 @@ def check(call: Call[Config]) -> None:
         interface.check_routes(inside, eth, result.routes)
         if plan.gateway and config.ipam.type:
             _check_gateways(host, bridge, config, result)
+        if _is_routed(port):
+            routed_port.check(host, bridge, port, result, index)
     if config.macspoofchk and port.name == attachment.host_ifname:
         spoof_check.check(attachment, eth.mac)
     if config.ip_masq and config.ipam.type:
@@ -137,12 +140,21 @@ def status(call: Call[Config]) -> None:
         raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     if config.ipam.type:
         delegation.ipam_status(call.request, config.ipam.type)
+    if have is not None and not config.overflow:
+        with Netlink() as host:
+            routed_port.require_room(host, have)
 
 
 def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     network = call.request.network
-    paired.collect(call, valid, also=lambda: spoof_check.collect(network, valid))
+
+    def forget() -> None:
+        with Netlink() as host:
+            routed_port.forget_stale(host, call.config.bridge)
+
+    also = (lambda: spoof_check.collect(network, valid), forget)
+    paired.collect(call, valid, also=also)
 
 
 # ADD.
@@ -159,32 +171,60 @@ def _bridge(host: Netlink, config: Config, mtu: int) -> AbstractContextManager[L
 
 
 class _Ends(NamedTuple):
-    """The links of an attachment: the bridge, the host's end, the container's."""
+    """The links of an attachment: the bridge, the host's end, the container's.
+
+    `routed`: the host's end is no port of the bridge, which is full.
+    """
 
     bridge: Link
     port: Link
     eth: Link
+    routed: bool
 
 
-def _set_up_port(sides: Sides, bridge: Link, call: Call[Config], plan: Plan) -> _Ends:
+def _create_pair(sides: Sides, bridge: Link, call: Call[Config], plan: Plan) -> bool:
+    """Create the pair, on the bridge unless that is full; True if it is not on it."""
+    create = partial(
+        veth.create,
+        sides,
+        call.attachment,
+        mac=plan.mac,
+        mtu=plan.mtu,
+        stale=lambda: delete(call),
+    )
+    try:
+        create(master=bridge.ifindex)
+    except KernelError as error:
+        if error.errno != errno.EXFULL:
+            raise
+        if not call.config.overflow:
+            raise routed_port.full(bridge.name) from error
+        create()
+        return True
+    return False
+
+
+def _set_up_port(
+    sides: Sides, bridge: Link, call: Call[Config], plan: Plan, *, routed: bool
+) -> _Ends:
     """Label the host's end, set its bridge port, and look both ends up."""
     config, name = call.config, call.attachment.host_ifname
     has = [plan.backend] if plan.backend else []
     has += [_SPOOF_CHECK] if config.macspoofchk else []
+    has += [routed_port.RECORD] if routed else []
+    label = veth.labelled(call.attachment, has)
     sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
-    sides.host.submit(
-        links.set_port(
-            name,
-            veth.labelled(call.attachment, has),
-            hairpin=config.hairpin_mode,
-            isolated=config.port_isolation,
-        )
-    )
+    if routed:
+        sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_dad", "0")
+        sides.host.submit(links.set_owner(name, label))
+    else:
+        hairpin, isolated = config.hairpin_mode, config.port_isolation
+        sides.host.submit(links.set_port(name, label, hairpin=hairpin, isolated=isolated))
     port = paired.require(sides.host, name)
     if plan.tagged(config):
         keep = config.preserve_default_vlan
         bridge_device.tag_port(sides.host, port, config.vlan, plan.trunk, keep_default=keep)
-    return _Ends(bridge, port, paired.require(sides.inside, call.ifname))
+    return _Ends(bridge, port, paired.require(sides.inside, call.ifname), routed)
 
 
 def _l2_result(call: Call[Config], ends: _Ends) -> Result:
@@ -198,13 +238,15 @@ def _l2_result(call: Call[Config], ends: _Ends) -> Result:
 
 def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Result) -> Result:
     """Everything that has to do with addresses."""
-    config, (bridge, port, eth) = call.config, ends
+    config, (bridge, port, eth, routed) = call.config, ends
     decided = paired.ipam_add(call)
     result = _with_gateways(config, plan, l2, decided)
     with step("addresses"):
         with sides.container.entered():
             interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
-        if config.enabledad:
+        if routed:
+            routed_port.configure(sides, eth, result, _CONTAINER)
+        elif config.enabledad:
             interface.configure_detecting_duplicates(sides, eth, result, _CONTAINER)
         else:
             interface.configure(sides, eth, result, _CONTAINER)
@@ -218,6 +260,9 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
             result = msgspec.structs.replace(result, interfaces=(*result.interfaces, added))
     with step("port up"):
         links.wait_until_up(sides.host, port.name, time.monotonic() + _PORT_UP_SECONDS)
+    if routed:
+        with step("host routes"):
+            routed_port.lead_to_container(sides.host, bridge, port, call.attachment, result)
     if plan.backend:
         with step("masquerade"):
             masquerade.set_up(
@@ -288,15 +333,20 @@ def _check_bridge(host: Netlink, config: Config, result: Result) -> Link:
     return bridge
 
 
+def _is_routed(port: Link) -> bool:
+    return routed_port.RECORD in (veth.recorded(port) or ())
+
+
 def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan: Plan) -> Link:
     config = call.config
     port = links.get_by_index(host, eth.peer_index)
     if port is None or port.peer_index != eth.ifindex or port.kind != "veth":
         raise interface.differs(f"host end of interface {eth.name}", "a veth", "none")
     name = f"host end {port.name}"
-    interface.require_same(f"bridge of {name}", bridge.ifindex, port.master)
-    interface.require_same(f"hairpinMode of {name}", config.hairpin_mode, port.hairpin)
-    interface.require_same(f"portIsolation of {name}", config.port_isolation, port.isolated)
+    if not _is_routed(port):
+        interface.require_same(f"bridge of {name}", bridge.ifindex, port.master)
+        interface.require_same(f"hairpinMode of {name}", config.hairpin_mode, port.hairpin)
+        interface.require_same(f"portIsolation of {name}", config.port_isolation, port.isolated)
     interface.require_same(f"mtu of {name}", plan.mtu or eth.mtu, port.mtu)
     interface.require_same(f"mtu of interface {eth.name}", plan.mtu or eth.mtu, eth.mtu)
     if plan.tagged(config):

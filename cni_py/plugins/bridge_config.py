@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,7 @@ class Config(PairedConfig, frozen=True, kw_only=True):
     enabledad: bool = False
     disable_container_interface: bool = False
     port_isolation: bool = False
+    overflow: Literal["", "routed"] = ""
 
 
 class Plan(NamedTuple):
@@ -87,11 +88,25 @@ def plan_of(call: Call[Config]) -> Plan:
     gateway = config.is_gateway or config.is_default_gateway
     if gateway and config.vlan and config.ipam.type:
         bridge_device.vlan_interface_name(config.bridge, config.vlan)
+    _require_routable(config, gateway=gateway)
     backend = backend_of(config)
     if config.macspoofchk:
         masquerade.require_backend(masquerade.NFTABLES)
     mac = requested_mac(config.runtime_config, config.args, call.args)
     return Plan(mac, mtu, _trunk(config.vlan_trunk or ()), gateway, backend)
+
+
+def _require_routable(config: Config, *, gateway: bool) -> None:
+    """Raises CniError 7 where containers cannot be routed to when the bridge is full."""
+    if not config.overflow:
+        return
+    msg = 'overflow is "routed", '
+    if not gateway or not config.ipam.type:
+        msg += "which needs addresses and a gateway"
+        raise CniError(Code.INVALID_CONFIG, msg, "set ipam.type, and isGateway or isDefaultGateway")
+    if config.vlan or config.vlan_trunk is not None or config.port_isolation:
+        msg += "which goes neither with VLANs nor with portIsolation"
+        raise CniError(Code.INVALID_CONFIG, msg, "only ports of a bridge have those")
 
 
 def _trunk(configured: Sequence[VlanTrunk]) -> tuple[tuple[int, int], ...]:

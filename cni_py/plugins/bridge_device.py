@@ -132,7 +132,7 @@ def _delete_unused(host: Netlink, name: str, lock: int) -> None:
     bridge = links.get(host, name)
     if bridge is None or bridge.kind != "bridge" or bridge.group != _UNFINISHED:
         return
-    if not links.has_ports(host, bridge):
+    if not links.count_ports(host, bridge):
         links.delete(host, name)
 
 

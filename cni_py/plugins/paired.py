@@ -106,7 +106,7 @@ def tear_down(
     index: int,
     *,
     is_of_network: Callable[[Netlink, Link], bool],
-    also: Callable[[frozenset[str] | None], None] | None = None,
+    also: Iterable[Callable[[frozenset[str] | None], None]] = (),
 ) -> None:
     """Undo an ADD, as much of it as is there. The address goes last: it may be given out again.
 
@@ -143,9 +143,9 @@ def tear_down(
                     )
         if prev is not None and prev.ips:
             held = interface.Held(addresses_of(prev, index), known=True)
-        if also is not None:
+        for other in also:
             with teardown.step():
-                also(has)
+                other(has)
         if has is None or has_backend:
             with teardown.step(), step("masquerade"):
                 certain, possible = _backends(config, has)
@@ -164,7 +164,7 @@ def _backends(
 
 
 def collect(
-    call: Call[C], valid: frozenset[Attachment], also: Callable[[], None] | None = None
+    call: Call[C], valid: frozenset[Attachment], also: Iterable[Callable[[], None]] = ()
 ) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     network = call.request.network
@@ -178,9 +178,9 @@ def collect(
         ]
         links.delete_together(host, stale)
     # Whatever the configuration says now: an earlier one may have set them up.
-    if also is not None:
+    for other in also:
         with teardown.step():
-            also()
+            other()
     with teardown.step():
         masquerade.collect(network, valid)
     if call.config.ipam.type:

@@ -76,3 +76,18 @@ def test_interrupted_dump(busy: Host) -> None:
 def test_reports_without_room(busy: Host) -> None:
     """The waiting goes on, and looks for itself."""
     assert busy.run(sys.executable, "-I", "-c", _OVERFLOW).stdout == "True\n"
+
+
+def test_dump_that_fails(busy: Host) -> None:
+    """[W-G6] The kernel says so in the message that ends a list."""
+    script = (
+        "from cni_py.kernel.netlink import Netlink, Request\n"
+        "from cni_py.spec.errors import CniError\n"
+        "with Netlink() as netlink:\n"
+        "    try:\n"
+        # RTM_GETNEIGH with a link in its header, which strict checking refuses.
+        "        netlink.dump(Request('list', 30, bytes((2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0))))\n"
+        "    except CniError as error:\n"
+        "        print(error)\n"
+    )
+    assert busy.run(sys.executable, "-I", "-c", script).stdout.startswith("list: Invalid argument")
