@@ -81,8 +81,9 @@ def check(call: Call[Config]) -> None:
         return
     record = records.load(call.attachment)
     with sandbox.opened(call) as (_, inside):
-        kind = links.get(inside, expected.name)
-        link = interface.check_link(inside, expected, "" if kind is None else kind.kind)
+        # Of any kind, as the host has them.
+        there = links.get(inside, expected.name)
+        link = interface.check_link(inside, expected, "" if there is None else there.kind)
         name = f"of interface {link.name}"
         interface.require_same(f"state {name}", "up", "up" if link.up else "down")
         if record is not None:
@@ -152,10 +153,6 @@ def _move_in(
     host: Netlink, inside: Netlink, container: Netns, device: Link, record: records.Record
 ) -> Link:
     """Record the device and move it; returns it as the container has it. Raises CniError."""
-    for other in list(records.every()):
-        # It is on the host: nobody else has it.
-        if other.is_same(device):
-            records.drop(other.attachment)
     records.save(record)
     try:
         host.submit(links.move(device, container.fd, record.ifname, record.name))
@@ -171,6 +168,10 @@ def _move_in(
         raise CniError(Code.TRY_AGAIN_LATER, msg)
     moved = msgspec.structs.replace(record.sandbox, ifindex=link.ifindex)
     records.save(msgspec.structs.replace(record, sandbox=moved))
+    for other in list(records.every()):
+        # It was on the host: nobody else has it any more.
+        if other.is_same(device) and other.attachment != record.attachment:
+            records.drop(other.attachment)
     return link
 
 

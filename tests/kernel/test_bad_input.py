@@ -70,6 +70,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "args": {"cni": {"ips": ["10.9.0.7"]}},
     }
     | SHARED,
+    "host-device": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "host-device",
+        "device": "nic0",
+        "hwaddr": "02:00:00:00:00:01",
+        "kernelpath": "/sys/devices/virtual/net/nic0",
+        "pciBusID": "0000:ff:1f.7",
+        "runtimeConfig": {"deviceID": "0000:ff:1f.7"},
+        "ipam": HOST_LOCAL,
+        **SHARED,
+    },
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback", **SHARED},
     "ptp": routed(
         ipMasq=False,
@@ -99,6 +111,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     )
     | {"runtimeConfig": {"ips": ["10.1.2.9/24"]}, "args": {"cni": {"ips": ["10.1.2.8/24"]}}}
     | SHARED,
+    "tap": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "tap",
+        "multiQueue": True,
+        "mtu": 1400,
+        "mac": "02:00:00:00:00:01",
+        "owner": 7,
+        "group": 8,
+        "selinuxContext": "system_u:system_r:container_t:s0",
+        "bridge": "",
+        "ipam": HOST_LOCAL,
+        "runtimeConfig": {"mac": "02:00:00:00:00:02"},
+        **SHARED,
+    },
 }  # fmt: skip
 # Where nothing is created: the kernel need not have their links.
 REFUSED = CONFIGS | {
@@ -131,6 +158,10 @@ class Watched:
         self.container = host.container("c1")
         # What the configurations name as host-local's folder.
         host.run("mkdir", "/run/own")
+        if plugin == "host-device":
+            host.run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "far0")
+            # The folder of its records stays.
+            host.run("mkdir", "-p", "/var/lib/cni/cni-py/host-device")
         self.state = self._state()
 
     def _state(self) -> dict[str, list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from typing import Any
 
@@ -44,6 +46,18 @@ def make(host: Host, kind: str = "veth", name: str = "nic0") -> None:
     host.run("ip", "addr", "add", "198.51.100.7/24", "dev", name)
     host.run("ip", "addr", "add", "198.51.100.8/24", "dev", name)
     host.run("ip", "addr", "add", "fd00:9::7/64", "dev", name, "nodad")
+    if kind == "veth":
+        groups = [f"ff00::/8 dev {one}" for one in (name, f"far-{name}")]
+        _settle(host, f"local fd00:9::7 dev {name}", *groups)
+
+
+def _settle(host: Host, *routes: str) -> None:
+    """Wait until the kernel has taken notice of the carriers."""
+    deadline = time.monotonic() + 10
+    while not all(
+        one in host.run("ip", "-6", "route", "show", "table", "local").stdout for one in routes
+    ):
+        assert time.monotonic() < deadline, routes
 
 
 @pytest.fixture
@@ -295,6 +309,42 @@ def test_add_after_the_container_went(host: Host) -> None:
     host.add("host-device", l3(), second)
     assert second.link()["ifalias"] == "nic0"
     assert len(host.files(RECORDS)) == 1
+
+
+def test_many_want_one_device(nic: Host) -> None:
+    """One gets it, the others fail and change nothing; its DEL gives it back."""
+    before = state(nic)
+    containers = [nic.container(f"c{index}") for index in range(6)]
+    processes = [
+        subprocess.Popen(
+            [*nic.prefix, f"{BIN}/host-device"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"]} | one.environ("ADD"),
+        )
+        for one in containers
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(l3()).encode())
+        process.stdin.close()
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.read()
+        process.stdout.close()
+    statuses = [process.wait(60) for process in processes]
+    assert sorted(statuses) == [0, 1, 1, 1, 1, 1]
+    owner = containers[statuses.index(0)]
+    assert owner.link()["ifalias"] == "nic0"
+    assert len(nic.files(RECORDS)) == 1
+    assert len(nic.allocated("net1")) == 1
+    for container in containers:
+        if container is not owner:
+            nic.delete("host-device", l3(), container)
+    assert names(owner) == ["lo", "eth0"]
+    nic.delete("host-device", l3(), owner)
+    assert state(nic) == before
+    assert leaks(nic) == []
 
 
 def test_closed_output_undoes_the_add(nic: Host) -> None:
