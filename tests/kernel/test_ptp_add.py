@@ -125,12 +125,12 @@ def test_host_end_carries_its_owner(host: Host) -> None:
 )
 def test_subnets_without_the_gateway(host: Host, address: str, gateway: str) -> None:
     """[W-P5] A single address, or a gateway outside the subnet, is connected all the same."""
+    host.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+    host.run("ip", "addr", "add", "2001:db8::1/128", "dev", "lo")
     everywhere = [{"dst": "::/0" if ":" in address else "0.0.0.0/0"}]
     pool = static({"address": address, "gateway": gateway}, routes=everywhere)
     container = host.container("c1")
     host.add("ptp", routed(ipam=pool), container)
-    host.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-    host.run("ip", "addr", "add", "2001:db8::1/128", "dev", "lo")
     assert container.reaches("2001:db8::1" if ":" in address else "192.0.2.1")
     host.run("busybox", "ping", "-c", "1", "-W", "2", address.split("/", maxsplit=1)[0])
 
