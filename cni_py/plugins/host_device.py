@@ -37,8 +37,10 @@ def add(call: Call[Config]) -> Result:
     selection, scope = selection_of(call), call.scope
     container, inside = scope.enter_context(sandbox.opened(call))
     if selection.is_dpdk:
+        # Nothing tells a second ADD, whose undoing would release the first one's address.
+        result = sandbox.decided(call, Interface(call.ifname, sandbox=call.netns))
         scope.enter_context(undone_on_failure(lambda: delete(call)))
-        return sandbox.decided(call, Interface(call.ifname, sandbox=call.netns))
+        return result
     host = scope.enter_context(Netlink())
     sandbox.require_free(inside, container, call.ifname)
     _require_detached(host, container, inside, call)
