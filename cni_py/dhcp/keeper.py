@@ -74,6 +74,7 @@ class Keeper:
         self._listen_until = math.inf
         self._give_up_at = math.inf
         self._begin_at = math.inf
+        self._messages = 0
         self._applied: Lease | None = None
         self._resumed: Lease | None = None
 
@@ -192,6 +193,7 @@ class Keeper:
                 return
             self._house.watch(self._socket, self)
         data = dhcp_messages.encode(send.message)
+        self._messages += 1
         self._socket.send(data, send.source, send.destination, send.mac)
         # A container that waits for its first lease listens all the time.
         pause = math.inf if self.answer is not None else self._house.terms.timeout
@@ -217,8 +219,14 @@ class Keeper:
             self._save(lease)
         if options.INTERFACE_MTU in self._options.get(options.PARAMETERS, b""):
             interface.limit_mtu(self.place, lease)
-        event = "bound" if first else "renewed"
-        self._house.log(event, self.attachment, address=lease.address, server=lease.server)
+        self._house.log(
+            "bound" if first else "renewed",
+            self.attachment,
+            address=lease.address,
+            server=lease.server,
+            messages=self._messages,
+        )
+        self._messages = 0
         if first:
             self._tell(lease)
 

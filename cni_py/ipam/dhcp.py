@@ -12,6 +12,7 @@ import msgspec
 from cni_py.dhcp import options, protocol
 from cni_py.dhcp.caller import Caller, NoDaemonError
 from cni_py.dhcp.lease import result_of
+from cni_py.kernel import interruption
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import PluginConfig
@@ -171,7 +172,9 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
 def _kept(caller: Caller) -> Iterator[None]:
     """Tell the daemon once the result is out: a plugin that dies before holds no lease."""
     yield
-    caller.tell(protocol.Kept())
+    # The result is out: a signal comes too late.
+    with interruption.shielded():
+        caller.tell(protocol.Kept())
 
 
 def _release(call: Call[Config] | Call[DelConfig], path: str) -> None:

@@ -285,6 +285,28 @@ def test_on_macvlan(host: Host, lan: str, daemon: Process) -> None:
         logged(server, "DHCPRELEASE")
 
 
+@pytest.mark.vm
+def test_on_ipvlan(host: Host, lan: str, daemon: Process) -> None:
+    """[W-IV6, W-DH1] Links that share a hardware address: by broadcast, told apart by their ids."""
+    host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+    host.run("ip", "link", "set", "up1", "master", "cni0", "up")
+    host.run("ip", "link", "set", "up0", "up")
+    with dnsmasq(host, lan) as server:
+        found = set()
+        for name in ("c1", "c2"):
+            container = host.container(name)
+            host.run("ip", "link", "add", "iv0", "link", "up0", "type", "ipvlan", "mode", "l2")
+            host.run("ip", "link", "set", "iv0", "netns", name, "name", "eth0")
+            (address,) = host.add("dhcp", ipam("dhcp"), container)["ips"]
+            found.add(address["address"])
+            container.run("ip", "addr", "add", address["address"], "dev", "eth0")
+            assert container.reaches(SERVER)
+        assert len(found) == 2
+        host.delete_all()
+        logged(server, "DHCPRELEASE")
+    assert daemon.of("event", "failed") == []
+
+
 def test_many_at_once(host: Host, lan: str, daemon: Process) -> None:
     """[W-DH7, W-DH8] Each gets its own address, and no thread more runs for them."""
     containers = [host.container(f"c{number}") for number in range(12)]

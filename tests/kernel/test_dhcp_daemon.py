@@ -631,6 +631,33 @@ def test_daemon_of_the_reference(host: Host) -> None:
         assert error["details"].startswith("the reference plugin's daemon does")
 
 
+@pytest.mark.skipif(not os.path.exists(REFERENCE), reason="no reference plugins")
+def test_in_place_of_the_reference(host: Host, lan: str) -> None:
+    """[A.17] The same client identifier, hence the same address, and the same result.
+
+    What its daemon has leased, ours does not know: CHECK says so, DEL succeeds.
+    """
+    container = wired(host)
+    container.run("ip", "link", "set", "eth0", "up")
+    config = ipam("dhcp") | {"cniVersion": "1.0.0"}
+    with dnsmasq(host, lan):
+        with running(Process([*host.prefix, REFERENCE, "daemon"])):
+            until(lambda: host.run("test", "-S", SOCKET, check=False).status == 0, "no socket")
+            host.path = "/usr/lib/cni"
+            theirs = host.call("dhcp", "ADD", config, container).json
+            host.path = str(BIN)
+        with running(start_daemon(host)):
+            check = config | {"prevResult": theirs}
+            error = refusal(host.call("dhcp", "CHECK", check, container))
+            assert error["details"] == "the daemon does not know it"
+            assert host.call("dhcp", "DEL", config, container).status == 0
+            ours = host.add("dhcp", config, container)
+            assert {key: ours[key] for key in ("ips", "routes")} == {
+                key: theirs[key] for key in ("ips", "routes")
+            }
+            host.delete("dhcp", config, container)
+
+
 def test_foreign_delegate(host: Host, lan: str) -> None:
     """[W-G3] Another executable named dhcp is asked before the interface goes, too."""
     assert lan
