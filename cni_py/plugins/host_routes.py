@@ -92,7 +92,7 @@ def inside(ips: Iterable[IPConfig]) -> list[Route]:
 def lead_to_container(host: Netlink, port: Link, attachment: Attachment, result: Result) -> None:
     """Give the host's end the gateways' addresses, and route the container's through it.
 
-    A route that is left over from an earlier holder of the address is replaced (W-P8, decision 16).
+    A route that is left over from an earlier holder of the address is replaced (W-P8, decision 19).
     Raises CniError when somebody else's is in the way.
     """
     host.submit(*(_gateway_request(port, one) for one in _gateway_addresses(result.ips)))
