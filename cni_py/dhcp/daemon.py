@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from .protocol import Answer, Asked
     from .store import Store
 
-_LONGEST_SLEEP_SECONDS = 3600.0
+# select(2) does not count the time that the machine sleeps, leases do.
+_LONGEST_SLEEP_SECONDS = 60.0
 # Leases of an earlier run are confirmed one after another.
 _RESUME_EVERY_SECONDS = 0.02
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -89,7 +90,7 @@ class Daemon:
             for keeper in [one for one in self._keepers.values() if one.deadline <= time]:
                 self._guarded(keeper.advance)
         for keeper in list(self._keepers.values()):
-            keeper.stop()
+            keeper.refuse("the DHCP daemon is ending")
         for caller in list(self._callers):
             caller.connection.close()
         wakeup.close()
@@ -253,8 +254,7 @@ class Daemon:
             return
         self._drop(keeper)
         # An ADD that still waits hears of it.
-        if keeper.answer is not None:
-            keeper.stop()
+        keeper.refuse("the attachment was deleted during its ADD")
         keeper.release()
 
     def _collect(self, asked: Collect) -> None:

@@ -34,6 +34,8 @@ _ETHERNET_BYTES = 6
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV})
 _NO_ROUTE = frozenset({errno.ESRCH, errno.ENODEV, errno.ENETUNREACH})
 _PRESENT = frozenset({errno.EEXIST})
+# Drivers that cannot set a hardware address, or not while the link is up.
+_FIXED_MAC = frozenset({errno.EOPNOTSUPP, errno.EBUSY, errno.EPERM})
 # Its links share one hardware address: an answer to it alone reaches none of them.
 _SHARED_MAC_KINDS = ("ipvlan",)
 
@@ -145,7 +147,8 @@ def change(place: Place, old: Lease | None, new: Lease, priority: int) -> None:
         with _promoting(name):
             netlink.submit(*requests)
         # The address that it has already: the kernel then tells the neighbours (arp_notify).
-        netlink.submit(links.change(name, ("IFLA_ADDRESS", place.mac.hex(":"))))
+        told = links.change(name, ("IFLA_ADDRESS", place.mac.hex(":")))
+        netlink.submit(told._replace(tolerate=_FIXED_MAC))
 
 
 @contextmanager

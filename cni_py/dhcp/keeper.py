@@ -159,12 +159,10 @@ class Keeper:
         except OSError as error:
             self._house.log("lease stays on disk", self.attachment, error=str(error))
 
-    def stop(self) -> None:
-        """The daemon ends: what is bound stays on disk, an ADD that waits is refused."""
+    def refuse(self, msg: str) -> None:
+        """Tell an ADD that waits, if there is one, that it gets no lease."""
         self._stop_listening()
-        if self.answer is not None:
-            error = CniError(Code.TRY_AGAIN_LATER, "the DHCP daemon is ending")
-            self._tell(error)
+        self._tell(CniError(Code.TRY_AGAIN_LATER, msg))
 
     # What the client asks for.
 
@@ -210,14 +208,17 @@ class Keeper:
                 return
             raise
         self._listen_until = now()
-        if first:
-            self._applied = lease
+        before = self._applied
         try:
-            if self._applied is None or _differ(self._applied, lease):
+            if first or (before is not None and not _differ(before, lease)):
+                self._applied = lease
+            else:
                 self._change(lease)
         finally:
             self._save(lease)
-        if options.INTERFACE_MTU in self._options.get(options.PARAMETERS, b""):
+        # Set once: somebody else may have reason to set it since.
+        asked = options.INTERFACE_MTU in self._options.get(options.PARAMETERS, b"")
+        if asked and (before is None or before.mtu != lease.mtu):
             interface.limit_mtu(self.place, lease)
         self._house.log(
             "bound" if first else "renewed",

@@ -16,7 +16,7 @@ from cni_py.spec.errors import CniError
 from .lease import Lease
 
 DEFAULT_SOCKET = "/run/cni/dhcp.sock"
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 24
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="say", tag=str.lower):

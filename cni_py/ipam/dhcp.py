@@ -125,8 +125,10 @@ def check(call: Call[Config]) -> None:
     _options(call, ipam)
     if call.prev_result is None:
         raise CniError(Code.INVALID_CONFIG, "Required prevResult missing")
-    with Caller(_path(ipam.daemon_socket_path)) as caller:
-        found = caller.ask(protocol.LookUp(attachment=call.attachment), protocol.Found)
+    found = protocol.Found(lease=None)
+    if _may_be_known(call):
+        with Caller(_path(ipam.daemon_socket_path)) as caller:
+            found = caller.ask(protocol.LookUp(attachment=call.attachment), protocol.Found)
     if found.lease is None or found.is_over:
         msg = f"dhcp: container {call.container_id} has no lease for {call.ifname}"
         details = "the daemon does not know it" if found.lease is None else "it expired"
@@ -178,6 +180,8 @@ def _kept(caller: Caller) -> Iterator[None]:
 
 
 def _release(call: Call[Config] | Call[DelConfig], path: str) -> None:
+    if not _may_be_known(call):
+        return
     asked = protocol.Release(attachment=call.attachment)
     try:
         with Caller(_path(path)) as caller:
@@ -187,6 +191,15 @@ def _release(call: Call[Config] | Call[DelConfig], path: str) -> None:
 
         if Store().has(call.attachment):
             raise
+
+
+def _may_be_known(call: Call[Config] | Call[DelConfig]) -> bool:
+    """Whether ADD would have taken the interface's name, and JSON can carry it."""
+    try:
+        call.ifname.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ipam(config: Config) -> _Ipam:

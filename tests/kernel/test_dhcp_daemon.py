@@ -404,6 +404,34 @@ def test_interrupted_while_it_waits(
     assert daemon.of("event", "failed") == []
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_caller_that_dies_with_the_lease(host: Host, lan: str, daemon: Process, kept: bool) -> None:
+    """[W-G8] Until it has said that the result is out, its end gives the lease back."""
+    assert daemon
+    with scripted(host, lan) as server:
+        container = wired(host)
+        asked = {
+            "say": "acquire",
+            "attachment": ["net1", container.id, "eth0"],
+            "netns": container.netns,
+            "options": {},
+        }
+        ask = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
+            f"s.connect({SOCKET!r}); s.send(sys.stdin.buffer.read()); f = s.makefile('rb')\n"
+            "print(f.readline(), f.readline())\n"
+        )
+        ask += 's.send(b\'{"say": "kept"}\\n\')\n' if kept else ""
+        done = host.run(sys.executable, "-c", ask, stdin=json.dumps(asked) + "\n")
+        assert '"say":"begun"' in done.stdout
+        assert '"say":"found"' in done.stdout
+        if kept:
+            assert len(stored(host)) == 1
+            assert host.call("dhcp", "DEL", ipam("dhcp"), container).status == 0
+        server.wait_for(lambda line: line["type"] == "release")
+        until(lambda: stored(host) == [], "the lease is still on disk")
+
+
 def test_unwritable_result(host: Host, lan: str, daemon: Process) -> None:
     """[W-G8] What cannot be reported is given back."""
     assert daemon
@@ -483,6 +511,42 @@ def test_address_goes_before_the_release(host: Host, lan: str, daemon: Process) 
         host.delete("dhcp", ipam("dhcp"), container)
         server.wait_for(lambda line: line["type"] == "release")
         assert "10.9.0.50/24" not in container.addresses()
+
+
+def test_delete_during_an_add(host: Host, lan: str, daemon: Process) -> None:
+    """The ADD hears of it, and nothing is kept."""
+    with scripted(host, lan, offer=False) as server:
+        container = wired(host)
+        process = started(host, "ADD", ipam("dhcp"), container)
+        server.wait_for(lambda line: line["type"] == "discover")
+        # As a bridge that is taken down meanwhile does: the lock is each executable's own.
+        ask = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX)\n"
+            f"s.connect({SOCKET!r}); s.send(sys.stdin.buffer.read()); print(s.recv(999))"
+        )
+        asked = {"say": "release", "attachment": ["net1", container.id, "eth0"]}
+        done = host.run(sys.executable, "-c", ask, stdin=json.dumps(asked) + "\n")
+        assert "done" in done.stdout
+        assert process.stdout is not None
+        process.stdout.readline()
+        error = json.loads(process.stdout.read())
+        assert (error["code"], error["msg"]) == (11, "the attachment was deleted during its ADD")
+        process.wait(30)
+        process.stdout.close()
+    assert stored(host) == []
+    assert daemon.of("event", "defect") == []
+
+
+def test_name_that_is_not_utf8(host: Host, daemon: Process) -> None:
+    """[5.3] Refused by ADD; DEL has nothing to give back."""
+    assert daemon
+    container = host.container("c1")
+    env = {"CNI_IFNAME": "e\udcff"}
+    assert refusal(host.call("dhcp", "ADD", ipam("dhcp"), container, env=env))["code"] == 4
+    assert host.call("dhcp", "DEL", ipam("dhcp"), container, env=env).status == 0
+    check = ipam("dhcp") | {"prevResult": {"cniVersion": "1.1.0"}}
+    error = refusal(host.call("dhcp", "CHECK", check, container, env=env))
+    assert "has no lease" in error["msg"]
 
 
 def test_check(host: Host, lan: str, daemon: Process) -> None:

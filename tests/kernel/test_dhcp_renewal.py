@@ -329,3 +329,21 @@ def test_damaged_and_old_files(host: Host, lan: str, daemon: Process) -> None:
             assert second.lines[0]["leases"] == 0
             assert host.files(folder) == {}
             host.delete("bridge", dhcp(), container)
+
+
+def test_mtu(host: Host, lan: str, daemon: Process) -> None:
+    """Set when the server says another one, and not again at every renewal."""
+    config = dhcp(ipam={"request": [{"option": "interface-mtu"}]})
+    with scripted(host, lan, options=options(60, 1, 40) | {"26": "0578"}) as server:
+        container = host.container("c1")
+        host.add("bridge", config, container)
+        assert container.link()["mtu"] == 1400
+        container.run("ip", "link", "set", "eth0", "mtu", "1300")
+        event(daemon, "renewed")
+        assert container.link()["mtu"] == 1300
+        tell(server, options=options(60, 1, 40) | {"26": "04b0"})
+        until(lambda: container.link()["mtu"] == 1200, "the server's is not set")
+        # No more than the interface was made for.
+        tell(server, options=options(60, 1, 40) | {"26": "2328"})
+        until(lambda: container.link()["mtu"] == 1500, "the server's is not set")
+        host.delete("bridge", config, container)
