@@ -554,6 +554,7 @@ def test_check(host: Host, lan: str, daemon: Process) -> None:
     with scripted(host, lan) as server:
         container = wired(host)
         result = host.add("dhcp", ipam("dhcp"), container)
+        server.wait_for(lambda line: line["type"] == "request")
         asked = len(server.lines)
 
         def checked(**keys: Any) -> tuple[str, str]:

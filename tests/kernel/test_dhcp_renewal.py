@@ -54,6 +54,12 @@ def event(daemon: Process, name: str, seen: int = 0) -> dict[str, Any]:
     return daemon.wait_for(lambda line: line["event"] == name, seen)
 
 
+def message(server: Process, kind: str, index: int = 0) -> dict[str, Any]:
+    """The server's line of one message of a kind."""
+    until(lambda: len(server.of("type", kind)) > index, f"no {kind}")
+    return server.of("type", kind)[index]
+
+
 def attached(host: Host) -> tuple[Container, dict[str, Any]]:
     container = host.container("c1")
     result = host.add("bridge", dhcp(), container)
@@ -81,7 +87,7 @@ def test_renewal_goes_to_the_server_alone(host: Host, lan: str, daemon: Process)
     with scripted(host, lan, options=options(60, 1, 40)) as server:
         container, _ = attached(host)
         event(daemon, "renewed")
-        renewal = server.of("type", "request")[1]
+        renewal = message(server, "request", 1)
         assert (renewal["from"], renewal["to"]) == ("10.9.0.50", SERVER)
         assert (renewal["ciaddr"], renewal["flags"]) == ("10.9.0.50", "0000")
         assert set(renewal["options"]) == {"53", "55", "57", "61"}
@@ -126,7 +132,7 @@ def test_other_address(host: Host, lan: str, daemon: Process) -> None:
         error = refusal(host.call("bridge", "CHECK", config | {"prevResult": result}, container))
         assert error["msg"] == f"dhcp: address {OTHER}/24 of the lease is not in prevResult"
         host.delete("bridge", config, container)
-        assert server.of("type", "release")[0]["ciaddr"] == OTHER
+        assert message(server, "release")["ciaddr"] == OTHER
 
 
 def test_other_gateway(host: Host, lan: str, daemon: Process) -> None:
@@ -236,7 +242,7 @@ def test_restart(host: Host, lan: str, daemon: Process) -> None:
         with running(restarted(host, daemon)) as second:
             assert second.lines[0]["leases"] == 1
             event(second, "renewed")
-            reboot = server.of("type", "request")[1]
+            reboot = message(server, "request", 1)
             assert reboot["options"]["50"] == "0a090032"
             assert "54" not in reboot["options"]
             assert (reboot["ciaddr"], reboot["to"]) == ("0.0.0.0", "255.255.255.255")
