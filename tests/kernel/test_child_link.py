@@ -19,6 +19,7 @@ from fixtures.parents import (
     knows,
     parent_of,
     reference_of,
+    rename,
     uplink,
     uplink_inside,
 )
@@ -460,7 +461,7 @@ def test_parent_is_gone(host: Host, kind: str) -> None:
     uplink(host, kind, "up1")
     config = child(kind, master="up1")
     host.add(kind, config, container)
-    host.run("ip", "link", "set", "up1", "name", "renamed")
+    rename(host, "up1", "renamed")
     host.delete(kind, config, container)
     assert inside(container) == []
     assert host.allocated("net1") == {}
@@ -584,8 +585,8 @@ def test_another_parent(host: Host, kind: str) -> None:
     container = host.container("c1")
     config = child(kind)
     checked = config | {"prevResult": host.add(kind, config, container)}
-    host.run("ip", "link", "set", "up0", "name", "old")
-    host.run("ip", "link", "set", "up1", "name", "up0")
+    rename(host, "up0", "old")
+    rename(host, "up1", "up0")
     error = refusal(host.call(kind, "CHECK", checked, container))
     assert error["msg"] == "parent of interface eth0 differs"
     inner = checked | {"linkInContainer": True}
