@@ -419,6 +419,20 @@ def test_one_document_on_stdout(host: Host, authored: str) -> None:
         assert text in outcome.stderr
 
 
+@pytest.mark.parametrize(("verb", "status"), [("ADD", 0), ("DEL", 1)])
+@pytest.mark.parametrize("closed", ["2>&-", "<&3 2>&-"])
+def test_closed_standard_error(
+    host: Host, authored: str, verb: str, status: int, closed: str
+) -> None:
+    """[O-06] What would go there does not get into the document."""
+    host.run("tee", "/run/config", stdin=json.dumps(CONFIGS["static"]))
+    env = host.container().environ(verb)
+    command = f"exec 3</run/config; exec {authored} <&3 {closed}"
+    outcome = host.run("sh", "-c", command, env=env, check=False)
+    assert outcome.status == status
+    assert outcome.stdout == json.dumps(outcome.json, indent=4)
+
+
 @pytest.mark.parametrize(
     ("verb", "expected"),
     [
