@@ -100,7 +100,7 @@ class Index:
     def state(self) -> State:
         """The state; that of a folder never seen when it is missing or damaged."""
         try:
-            with open(self._state, "rb") as file:
+            with open(self._state, "rb", buffering=0) as file:
                 return msgspec.json.decode(file.read(), type=State)
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return State()
@@ -149,7 +149,7 @@ class Index:
 
     def _load(self, key: str) -> Entry | None:
         try:
-            with open(os.path.join(self._owners, key), "rb") as file:
+            with open(os.path.join(self._owners, key), "rb", buffering=0) as file:
                 entry = msgspec.json.decode(file.read(), type=Entry)
         except FileNotFoundError:
             return None

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from cni_py.kernel import sysctl
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.lock import take_lock
 
@@ -45,7 +46,7 @@ DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 _INDEX_DIR = ".cni-py"
 _LOCK = "lock"
 _LAST_RESERVED = "last_reserved_ip."
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BOOT_ID = "kernel/random/boot_id"
 
 
 class Store:
@@ -319,7 +320,7 @@ class Allocations:
 
     def _read(self, name: str) -> bytes:
         try:
-            with open(os.path.join(self._folder, name), "rb") as file:
+            with open(os.path.join(self._folder, name), "rb", buffering=0) as file:
                 return file.read()
         except FileNotFoundError:
             return b""
@@ -337,5 +338,4 @@ def _owner_in(content: bytes) -> Owner | None:
 
 
 def _boot_id() -> str:
-    with open(_BOOT_ID) as file:
-        return file.read().strip()
+    return sysctl.read(_BOOT_ID)

@@ -26,6 +26,8 @@ _NETLINK_GET_STRICT_CHK = 12
 _RECEIVE_BUFFER_BYTES = 1 << 20
 # The kernel fills dumps in pieces of at most 32 KiB; one link with many VFs can be larger.
 _DATAGRAM_BYTES = 1 << 18
+# One for all sockets: room of its own for each answer would be asked of the kernel each time.
+_room = memoryview(bytearray(_DATAGRAM_BYTES))
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -212,7 +214,7 @@ class Netlink:
     def _receive(self) -> list[tuple[int, int, int, bytes]]:
         """The (type, flags, sequence, body) of each message of one datagram."""
         try:
-            data = self._socket.recv(_DATAGRAM_BYTES)
+            data = bytes(_room[: self._socket.recv_into(_room)])
         except TimeoutError:
             raise
         except OSError as error:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from .errors import KernelError, kernel_error
 
 _ROOT = "/proc/sys/"
+_MAX_BYTES = 4096
 
 
 def read(key: str) -> str:
     """The value of `key` (with slashes: interface names contain dots). Raises KernelError."""
     try:
-        with open(_ROOT + key) as file:
-            return file.read().strip()
+        # Not open(): its buffers and its decoder take longer than the kernel.
+        fd = os.open(_ROOT + key, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.fsdecode(os.read(fd, _MAX_BYTES)).strip()
+        finally:
+            os.close(fd)
     except OSError as error:
         raise kernel_error(f"read sysctl {key}", error) from error
 
@@ -21,8 +27,11 @@ def read(key: str) -> str:
 def write(key: str, value: str) -> None:
     """Set `key`. Raises KernelError."""
     try:
-        with open(_ROOT + key, "w") as file:
-            file.write(value)
+        fd = os.open(_ROOT + key, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise kernel_error(f"set sysctl {key} to {value}", error) from error
 
