@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fixtures.configs import V4, ipam, l2, l3
+from fixtures.configs import V4, V6, host_local, ipam, l2, l3
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
 from fixtures.parents import child, uplink
@@ -322,6 +322,9 @@ def test_collecting(host: Host, plugin: str) -> None:
         config = CONFIGS[plugin] | {"name": network, "bridge": f"br-{network}"}
         if plugin == "vlan":
             config["vlanId"] = len(host.attachments) + 1
+        elif plugin == "ipvlan" and network == "net2":
+            # The children of one parent must differ in their addresses.
+            config["ipam"] = host_local(V6)
         host.add(plugin, config, container)
     full = dump(host)
     alive = [{"containerID": "id-alive", "ifname": "eth0"}]
