@@ -347,8 +347,10 @@ def _check_port(host: Netlink, bridge: Link, eth: Link, call: Call[Config], plan
         interface.require_same(f"bridge of {name}", bridge.ifindex, port.master)
         interface.require_same(f"hairpinMode of {name}", config.hairpin_mode, port.hairpin)
         interface.require_same(f"portIsolation of {name}", config.port_isolation, port.isolated)
-    interface.require_same(f"mtu of {name}", plan.mtu or eth.mtu, port.mtu)
-    interface.require_same(f"mtu of interface {eth.name}", plan.mtu or eth.mtu, eth.mtu)
+    # Without the key the container's end may have got one since, of a DHCP server for instance.
+    if plan.mtu:
+        interface.require_same(f"mtu of interface {eth.name}", plan.mtu, eth.mtu)
+        interface.require_same(f"mtu of {name}", plan.mtu, port.mtu)
     if plan.tagged(config):
         have = {vid for vid, _ in links.bridge_vlans(host, port.ifindex)}
         wanted = {vid for first, last in plan.trunk for vid in range(first, last + 1)}

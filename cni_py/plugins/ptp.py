@@ -100,7 +100,7 @@ def check(call: Call[Config]) -> None:
             interface.require_same(
                 f"state of interface {link.name}", "up", interface.state_of(link)
             )
-            mtu = plan.mtu or eth.mtu
+            mtu = plan.mtu or link.mtu
             interface.require_same(f"mtu of interface {link.name}", mtu, link.mtu)
         own = [one for one in result.ips if one.interface in (None, index)]
         interface.check_addresses(inside, eth, result, index)
