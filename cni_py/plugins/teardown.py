@@ -26,7 +26,13 @@ class Teardown:
         """Run the block, keep its error and go on."""
         try:
             yield
+        except (CniError, OSError) as error:
+            self._errors.append(cni_error_of(error))
         except Exception as error:  # noqa: BLE001 - also a defect must not keep the rest
+            # It takes long to load, and is for defects alone.
+            import traceback
+
+            traceback.print_exception(error)
             self._errors.append(cni_error_of(error))
 
     def finish(self) -> None:
