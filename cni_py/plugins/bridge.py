@@ -15,7 +15,6 @@ from cni_py.kernel import addresses as kernel_addresses
 from cni_py.kernel import links, sysctl
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
-from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import cidr, default_route, is_default
@@ -24,7 +23,6 @@ from cni_py.spec.results import Interface, IPConfig, Result, Route
 
 from . import bridge_device, interface, masquerade, paired, routed_port, spoof_check, veth
 from .bridge_config import Config, Plan, plan_of
-from .veth import Sides
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from cni_py.spec.addresses import Cidr
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+
+    from .veth import Sides
 
 _PORT_UP_SECONDS = 2.5
 # The places of the entries in `interfaces`.
@@ -48,11 +48,8 @@ def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and make the host its gateway as configured."""
     config, attachment, scope = call.config, call.attachment, call.scope
     plan = plan_of(call)
-    container = scope.enter_context(interface.require_netns(call, open_netns(call.netns)))
-    host = scope.enter_context(Netlink())
-    with container.entered():
-        inside = scope.enter_context(Netlink())
-    sides = Sides(host, inside, container)
+    sides = interface.sides_of(call, scope)
+    host, inside, _ = sides
     with step("bridge"):
         bridge = scope.enter_context(_bridge(host, config, plan.mtu))
     with step("veth"):
@@ -99,16 +96,9 @@ def check(call: Call[Config]) -> None:
     plan = plan_of(call)
     if config.ipam.type:
         delegation.ipam_check(call.request, config.ipam.type)
-    result = interface.previous(call)
-    index = result.container_interface(call.ifname, call.netns)
-    if index is None:
-        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
-        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    result, index = interface.listed(call)
     with ExitStack() as stack:
-        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
-        host = stack.enter_context(Netlink())
-        with container.entered():
-            inside = stack.enter_context(Netlink())
+        host, inside, _ = interface.sides_of(call, stack)
         bridge = _check_bridge(host, config, result)
         eth = interface.check_link(inside, result.interfaces[index], "veth")
         port = _check_port(host, bridge, eth, call, plan)
@@ -220,11 +210,11 @@ def _set_up_port(
     else:
         hairpin, isolated = config.hairpin_mode, config.port_isolation
         sides.host.submit(links.set_port(name, label, hairpin=hairpin, isolated=isolated))
-    port = paired.require(sides.host, name)
+    port = interface.require_link(sides.host, name)
     if plan.tagged(config):
         keep = config.preserve_default_vlan
         bridge_device.tag_port(sides.host, port, config.vlan, plan.trunk, keep_default=keep)
-    return _Ends(bridge, port, paired.require(sides.inside, call.ifname), routed)
+    return _Ends(bridge, port, interface.require_link(sides.inside, call.ifname), routed)
 
 
 def _l2_result(call: Call[Config], ends: _Ends) -> Result:
@@ -239,7 +229,7 @@ def _l2_result(call: Call[Config], ends: _Ends) -> Result:
 def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Result) -> Result:
     """Everything that has to do with addresses."""
     config, (bridge, port, eth, routed) = call.config, ends
-    decided = paired.ipam_add(call)
+    decided = interface.ipam_add(call)
     result = _with_gateways(config, plan, l2, decided)
     with step("addresses"):
         with sides.container.entered():

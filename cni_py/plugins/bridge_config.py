@@ -8,9 +8,8 @@ import msgspec
 
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
-from cni_py.spec.versions import FAMILY_020
 
-from . import bridge_device, masquerade
+from . import bridge_device, interface, masquerade
 from . import mtu as mtu_key
 from .hardware_address import requested_mac
 from .paired import PairedConfig, backend_of, require_mtu
@@ -81,10 +80,7 @@ def plan_of(call: Call[Config]) -> Plan:
         raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
     mtu = mtu_key.of(call)
     require_mtu(mtu)
-    if not config.ipam.type and call.request.cni_version in FAMILY_020 and call.verb == "ADD":
-        msg = "cannot convert: no valid IP addresses"
-        details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
+    interface.require_reportable(call)
     gateway = config.is_gateway or config.is_default_gateway
     if gateway and config.vlan and config.ipam.type:
         bridge_device.vlan_interface_name(config.bridge, config.vlan)

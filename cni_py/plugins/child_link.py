@@ -24,7 +24,6 @@ from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import MAX_IFNAME_BYTES, validate_device_name, validate_new_ifname
 from cni_py.spec.results import Interface, IPConfig, Result
-from cni_py.spec.versions import FAMILY_020
 
 from . import interface
 from . import mtu as mtu_key
@@ -34,7 +33,6 @@ from .veth import ALIAS_BYTES, Sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import ExitStack
 
     from cni_py.kernel.child_links import Child
     from cni_py.kernel.links import Link
@@ -87,19 +85,7 @@ def validate(call: Call[Any], *, addressed: bool = False) -> None:
     if call.verb != "ADD":
         return
     validate_new_ifname(call.ifname)
-    if not config.ipam.type and not addressed and call.request.cni_version in FAMILY_020:
-        msg = "cannot convert: no valid IP addresses"
-        details = f"cniVersion {call.request.cni_version} cannot report an interface without one"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-
-
-def sides_of(call: Call[Any], stack: ExitStack) -> Sides:
-    """Open both sides until `stack` is left. Raises CniError 4, KernelError."""
-    container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
-    host = stack.enter_context(Netlink())
-    with container.entered():
-        inside = stack.enter_context(Netlink())
-    return Sides(host, inside, container)
+    interface.require_reportable(call, addressed=addressed)
 
 
 def parent_of(sides: Sides, config: Config, master: str) -> Parent:
@@ -153,17 +139,10 @@ def attach(
         _create(call, sides, parent, child, hints)
     call.scope.enter_context(undone_on_failure(lambda: delete(call, child.kind)))
     sides.inside.submit(_label(call))
-    link = links.get(sides.inside, call.ifname)
-    if link is None:
-        msg = f"interface {call.ifname} vanished while it was being set up"
-        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    link = interface.require_link(sides.inside, call.ifname)
     entry = Interface(link.name, link.mac, sandbox=call.netns)
     if config.ipam.type:
-        with step("ipam"):
-            given = delegation.ipam_add(call.request, config.ipam.type)
-        if not given.ips:
-            msg = "IPAM plugin returned missing IP config"
-            raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
+        given = interface.ipam_add(call)
     elif given is None:
         sides.inside.submit(links.set_up(call.ifname))
         return Result(interfaces=(entry,), dns=config.dns)
@@ -194,11 +173,7 @@ def check(call: Call[Any], sides: Sides, kind: str, master: str) -> Link:
 
     Without `master` the parent is whatever it was at ADD (W-MV3, W-IV4).
     """
-    result = interface.previous(call)
-    index = result.container_interface(call.ifname, call.netns)
-    if index is None:
-        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
-        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    result, index = interface.listed(call)
     link = interface.check_link(sides.inside, result.interfaces[index], kind)
     interface.require_same(f"state of interface {link.name}", "up", "up" if link.up else "down")
     mtu = mtu_key.fixed(call.config.mtu) or link.mtu

@@ -58,9 +58,8 @@ def add(call: Call[Config]) -> Result:
             raise
         call.scope.enter_context(undone_on_failure(lambda: delete(call)))
         inside.submit(*sandbox.settings(call, mac, mtu.of(call)))
-        link = sandbox.created(inside, call.ifname)
-    with step("ipam"):
-        result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
+        link = interface.require_link(inside, call.ifname)
+    result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
     with step("addresses"):
         with container.entered():
             interface.enable_ipv6(link.name, result)
@@ -78,7 +77,7 @@ def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     config, mac = call.config, _checked(call)
     delegation.ipam_check(call.request, config.ipam.type)
-    result, index = sandbox.listed(call)
+    result, index = interface.listed(call)
     with sandbox.opened(call) as (_, inside):
         link = interface.check_link(inside, result.interfaces[index], _KIND)
         name = f"of interface {link.name}"
@@ -110,5 +109,5 @@ def _checked(call: Call[Config]) -> str:
     if not config.ipam.type:
         msg = "dummy interface requires an IPAM configuration"
         raise CniError(Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty")
-    sandbox.require_mtu(mtu.of(call), _MIN_MTU, _MAX_MTU)
+    mtu.require(mtu.of(call), _MIN_MTU, _MAX_MTU)
     return requested_mac(config.runtime_config, config.args, call.args, config.mac)

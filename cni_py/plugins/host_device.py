@@ -49,8 +49,7 @@ def add(call: Call[Config]) -> Result:
         record = records.of(host, device, call.attachment, container)
         scope.enter_context(undone_on_failure(lambda: delete(call)))
         link = _move_in(host, inside, container, device, record)
-    with step("ipam"):
-        result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
+    result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
     with step("addresses"):
         if result.ips:
             with container.entered():
@@ -76,7 +75,7 @@ def check(call: Call[Config]) -> None:
     config = call.config
     if config.ipam.type:
         delegation.ipam_check(call.request, config.ipam.type)
-    result, index = sandbox.listed(call)
+    result, index = interface.listed(call)
     expected = result.interfaces[index]
     if not expected.mac:
         # There is no interface: a program in user space drives the device.

@@ -12,7 +12,7 @@ from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 
-from . import sandbox
+from . import interface
 from .hardware_address import parse_mac
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def selection_of(call: Call[Config]) -> Selection:
     config = call.config
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
-    sandbox.require_reportable(call)
+    interface.require_reportable(call)
     if config.device:
         validate_device_name(config.device, "device")
         return Selection(name=config.device, key=f'device "{config.device}"')

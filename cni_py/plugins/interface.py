@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cni_py.ipam import delegation
 from cni_py.kernel import addresses, links, routes, sysctl
 from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.netns import open_netns
+from cni_py.kernel.steps import step
 from cni_py.spec.addresses import is_default
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.versions import FAMILY_020
+
+from .veth import Sides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
 
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Request
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
     from cni_py.spec.call import Call
     from cni_py.spec.results import Interface, Result, Route
 
-    from .veth import Sides
 
 _DAD_SECONDS = 10.0
 
@@ -33,6 +39,48 @@ def require_netns(call: Call[Any], opened: Netns | None) -> Netns:
         details = "the path does not exist, or nothing is mounted there"
         raise CniError(Code.INVALID_ENVIRONMENT, msg, details)
     return opened
+
+
+def sides_of(call: Call[Any], stack: ExitStack) -> Sides:
+    """Open both sides until `stack` is left. Raises CniError 4, KernelError."""
+    container = stack.enter_context(require_netns(call, open_netns(call.netns)))
+    host = stack.enter_context(Netlink())
+    with container.entered():
+        inside = stack.enter_context(Netlink())
+    return Sides(host, inside, container)
+
+
+def require_link(netlink: Netlink, name: str) -> Link:
+    """The link, which is being set up. Raises CniError 11 if it is gone."""
+    link = links.get(netlink, name)
+    if link is None:
+        msg = f"interface {name} vanished while it was being set up"
+        raise CniError(Code.TRY_AGAIN_LATER, msg)
+    return link
+
+
+def require_reportable(call: Call[Any], *, addressed: bool = False) -> None:
+    """Raises CniError 7 where the result of an ADD without addresses has no form (W-G8).
+
+    `addressed` says that addresses come from elsewhere than IPAM.
+    """
+    version = call.request.cni_version
+    has_addresses = addressed or bool(call.config.ipam.type)
+    if call.verb == "ADD" and version in FAMILY_020 and not has_addresses:
+        msg = "cannot convert: no valid IP addresses"
+        details = f"cniVersion {version} cannot report an interface without one"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
+
+
+def ipam_add(call: Call[Any]) -> Result:
+    """What the IPAM plugin decides: at least one address. Raises CniError."""
+    ipam_type = call.config.ipam.type
+    with step("ipam"):
+        decided = delegation.ipam_add(call.request, ipam_type)
+    if not decided.ips:
+        msg = "IPAM plugin returned missing IP config"
+        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{ipam_type}"')
+    return decided
 
 
 def prepare(ifname: str, result: Result, *, detect_duplicates: bool) -> None:
@@ -162,6 +210,16 @@ def previous(call: Call[Any]) -> Result:
     if call.prev_result is None:
         raise CniError(Code.INVALID_CONFIG, "Required prevResult missing")
     return call.prev_result
+
+
+def listed(call: Call[Any]) -> tuple[Result, int]:
+    """The previous result, and the interface's place in it (X-03). Raises CniError."""
+    result = previous(call)
+    index = result.container_interface(call.ifname, call.netns)
+    if index is None:
+        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
+        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    return result, index
 
 
 def check_link(netlink: Netlink, expected: Interface, kind: str) -> Link:

@@ -44,7 +44,7 @@ def add(call: Call[Config]) -> Result:
         given = call.prev_result
     child = _child(call, addressed=given is not None)
     master = config.master or _chained_master(call.prev_result)
-    sides = child_link.sides_of(call, call.scope)
+    sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, config, master)
     return child_link.attach(call, sides, parent, child, given=given, hints=_HINTS)
 
@@ -63,7 +63,7 @@ def check(call: Call[Config]) -> None:
     _child(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
-        sides = child_link.sides_of(call, stack)
+        sides = interface.sides_of(call, stack)
         link = child_link.check(call, sides, _KIND, config.master)
     wanted, found = config.mode or _DEFAULT_MODE, child_links.ipvlan_mode(link)
     interface.require_same(f"mode of interface {link.name}", wanted, found)

@@ -43,7 +43,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
     child = _child(call)
-    sides = child_link.sides_of(call, call.scope)
+    sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, call.config, call.config.master)
     return child_link.attach(call, sides, parent, child, hints=_HINTS)
 
@@ -58,7 +58,7 @@ def check(call: Call[Config]) -> None:
     config, child = call.config, _child(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
-        sides = child_link.sides_of(call, stack)
+        sides = interface.sides_of(call, stack)
         link = child_link.check(call, sides, _KIND, config.master)
     what = f"of interface {link.name}"
     found = child_links.macvlan_mode(link)

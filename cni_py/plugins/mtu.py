@@ -13,6 +13,7 @@ import msgspec
 
 from cni_py.kernel import links, routes
 from cni_py.kernel.netlink import Netlink
+from cni_py.spec.errors import CniError, Code
 
 if TYPE_CHECKING:
     from cni_py.spec.call import Call
@@ -38,6 +39,14 @@ def of(call: Call[Any]) -> int:
         lowest = _of_uplinks(host)
     room = configured.removeprefix(_AUTO).removeprefix("-")
     return max(lowest - int(room or "0"), 1) if lowest else 0
+
+
+def require(mtu: int, lowest: int, highest: int) -> None:
+    """Raises CniError 7 unless `mtu` is 0 or in the range."""
+    if mtu and not lowest <= mtu <= highest:
+        msg = f"invalid mtu {mtu}"
+        details = f"mtu is 0 (the kernel's default) or {lowest} to {highest}"
+        raise CniError(Code.INVALID_CONFIG, msg, details)
 
 
 def _of_uplinks(host: Netlink) -> int:

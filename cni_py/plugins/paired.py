@@ -11,9 +11,9 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
 
 from . import interface, masquerade, veth
+from . import mtu as mtu_key
 from .hardware_address import Args, Mac
 from .mtu import Mtu
 from .teardown import Teardown, detaching
@@ -46,10 +46,7 @@ C = TypeVar("C", bound=PairedConfig)
 
 def require_mtu(mtu: int) -> None:
     """Raises CniError 7 for what no veth can have."""
-    if mtu and not _MIN_MTU <= mtu <= _MAX_MTU:
-        msg = f"invalid mtu {mtu}"
-        details = f"mtu is 0 (the kernel's default) or {_MIN_MTU} to {_MAX_MTU}"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
+    mtu_key.require(mtu, _MIN_MTU, _MAX_MTU)
 
 
 def backend_of(config: PairedConfig) -> str:
@@ -62,26 +59,6 @@ def backend_of(config: PairedConfig) -> str:
 
 
 # ADD.
-
-
-def ipam_add(call: Call[C]) -> Result:
-    """What the IPAM plugin decides: at least one address. Raises CniError."""
-    config = call.config
-    with step("ipam"):
-        decided = delegation.ipam_add(call.request, config.ipam.type)
-    if not decided.ips:
-        msg = "IPAM plugin returned missing IP config"
-        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
-    return decided
-
-
-def require(netlink: Netlink, name: str) -> Link:
-    """The link, which is being set up. Raises CniError 11."""
-    link = links.get(netlink, name)
-    if link is None:
-        msg = f"interface {name} vanished while it was being set up"
-        raise CniError(Code.TRY_AGAIN_LATER, msg)
-    return link
 
 
 def addresses_of(result: Result, index: int) -> tuple[Cidr, ...]:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.ipam import delegation
 from cni_py.kernel import addresses, links, sysctl
-from cni_py.kernel.netlink import Netlink
-from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError, Code
@@ -20,10 +18,10 @@ from . import host_routes, interface, masquerade, paired, veth
 from . import mtu as mtu_key
 from .hardware_address import requested_mac
 from .paired import PairedConfig
-from .veth import Sides
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
+    from cni_py.kernel.netlink import Netlink
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
 
@@ -43,18 +41,15 @@ def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and route between its addresses and the host."""
     attachment, scope = call.attachment, call.scope
     plan = _plan_of(call)
-    container = scope.enter_context(interface.require_netns(call, open_netns(call.netns)))
-    host = scope.enter_context(Netlink())
-    with container.entered():
-        inside = scope.enter_context(Netlink())
-    sides = Sides(host, inside, container)
+    sides = interface.sides_of(call, scope)
+    host, inside, container = sides
     with step("veth"):
         veth.create(sides, attachment, mac=plan.mac, mtu=plan.mtu, stale=lambda: delete(call))
     scope.enter_context(undone_on_failure(lambda: delete(call)))
     with step("host end"):
         port = _prepare_port(host, attachment, plan)
-        eth = paired.require(inside, call.ifname)
-    result = _result(call, port, eth, paired.ipam_add(call))
+        eth = interface.require_link(inside, call.ifname)
+    result = _result(call, port, eth, interface.ipam_add(call))
     with step("addresses"):
         with container.entered():
             interface.prepare(call.ifname, result, detect_duplicates=False)
@@ -84,16 +79,9 @@ def check(call: Call[Config]) -> None:
     config = call.config
     plan = _plan_of(call)
     delegation.ipam_check(call.request, config.ipam.type)
-    result = interface.previous(call)
-    index = result.container_interface(call.ifname, call.netns)
-    if index is None:
-        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
-        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
+    result, index = interface.listed(call)
     with ExitStack() as stack:
-        container = stack.enter_context(interface.require_netns(call, open_netns(call.netns)))
-        host = stack.enter_context(Netlink())
-        with container.entered():
-            inside = stack.enter_context(Netlink())
+        host, inside, _ = interface.sides_of(call, stack)
         eth = interface.check_link(inside, result.interfaces[index], "veth")
         port = _check_port(host, eth, result)
         for link in (eth, port):
@@ -164,7 +152,7 @@ def _prepare_port(host: Netlink, attachment: Attachment, plan: _Plan) -> Link:
         sysctl.write_if_present(f"net/ipv6/conf/{name}/{key}", "0")
     has = [plan.backend] if plan.backend else []
     host.submit(links.set_owner(name, veth.labelled(attachment, has)))
-    return paired.require(host, name)
+    return interface.require_link(host, name)
 
 
 def _result(call: Call[Config], port: Link, eth: Link, decided: Result) -> Result:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cni_py.ipam import delegation
 from cni_py.kernel import links
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Result
-from cni_py.spec.versions import FAMILY_020
 
 from . import interface
 from .veth import ALIAS_BYTES
@@ -21,28 +19,10 @@ from .veth import ALIAS_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Request as NetlinkRequest
     from cni_py.kernel.netns import Netns
     from cni_py.spec.call import Call
     from cni_py.spec.results import Interface
-
-
-def require_reportable(call: Call[Any]) -> None:
-    """Raises CniError 7 where the result of an ADD without addresses has no form (W-G8)."""
-    version = call.request.cni_version
-    if call.verb == "ADD" and version in FAMILY_020 and not call.config.ipam.type:
-        msg = "cannot convert: no valid IP addresses"
-        details = f"cniVersion {version} cannot report an interface without one"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-
-
-def require_mtu(mtu: int, lowest: int, highest: int) -> None:
-    """Raises CniError 7 unless `mtu` is 0 or in the range."""
-    if mtu and not lowest <= mtu <= highest:
-        msg = f"invalid mtu {mtu}"
-        details = f"mtu is 0 (the kernel's default) or {lowest} to {highest}"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
 
 
 def require_free(inside: Netlink, container: Netns, name: str) -> None:
@@ -71,15 +51,6 @@ def settings(call: Call[Any], mac: str, mtu: int) -> list[NetlinkRequest]:
     return requests
 
 
-def created(inside: Netlink, name: str) -> Link:
-    """The interface that has just been created. Raises CniError 11 if it is gone."""
-    link = links.get(inside, name)
-    if link is None:
-        msg = f"interface {name} vanished while it was being set up"
-        raise CniError(Code.TRY_AGAIN_LATER, msg)
-    return link
-
-
 def decided(call: Call[Any], own: Interface) -> Result:
     """The result of an ADD: what IPAM decides for the interface, or the interface alone.
 
@@ -88,10 +59,7 @@ def decided(call: Call[Any], own: Interface) -> Result:
     config = call.config
     if not config.ipam.type:
         return Result(interfaces=(own,), dns=config.dns)
-    result = delegation.ipam_add(call.request, config.ipam.type)
-    if not result.ips:
-        msg = "IPAM plugin returned missing IP config"
-        raise CniError(Code.INTERNAL, msg, f'ipam.type is "{config.ipam.type}"')
+    result = interface.ipam_add(call)
     ips = tuple(msgspec.structs.replace(one, interface=0) for one in result.ips)
     return Result((own,), ips, result.routes, config.dns or result.dns)
 
@@ -124,13 +92,3 @@ def delete(call: Call[Any], kind: str) -> None:
                 return
             if not link.alias or link.alias.startswith(call.attachment.key):
                 links.delete(inside, link.name)
-
-
-def listed(call: Call[Any]) -> tuple[Result, int]:
-    """The previous result, and the interface's place in it (X-03). Raises CniError."""
-    result = interface.previous(call)
-    index = result.container_interface(call.ifname, call.netns)
-    if index is None:
-        msg = f"Sandbox in prevResult doesn't match configured netns: {call.netns}"
-        raise CniError(Code.INTERNAL, msg, f"no interface {call.ifname} with that sandbox")
-    return result, index

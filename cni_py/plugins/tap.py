@@ -72,8 +72,8 @@ def plan_of(call: Call[Config]) -> Plan:
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
     mtu = mtu_key.of(call)
-    sandbox.require_mtu(mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
-    sandbox.require_reportable(call)
+    mtu_key.require(mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
+    interface.require_reportable(call)
     mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
     device = kernel_tap.Wanted(call.ifname, config.owner, config.group, config.multi_queue)
     return Plan(device, mac, mtu)
@@ -91,9 +91,8 @@ def add(call: Call[Config]) -> Result:
         fd = _create(call, container, plan)
         scope.enter_context(undone_on_failure(lambda: delete(call)))
         inside.submit(*_settings(call, plan, master))
-        link = sandbox.created(inside, call.ifname)
-    with step("ipam"):
-        result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
+        link = interface.require_link(inside, call.ifname)
+    result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
     with step("addresses"):
         if result.ips:
             with container.entered():
@@ -114,7 +113,7 @@ def check(call: Call[Config]) -> None:
     config, plan = call.config, plan_of(call)
     if config.ipam.type:
         delegation.ipam_check(call.request, config.ipam.type)
-    result, index = sandbox.listed(call)
+    result, index = interface.listed(call)
     with sandbox.opened(call) as (_, inside):
         link = interface.check_link(inside, result.interfaces[index], kernel_tap.KIND)
         name = f"of interface {link.name}"

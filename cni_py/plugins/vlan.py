@@ -35,7 +35,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
     child = _child(call)
-    sides = child_link.sides_of(call, call.scope)
+    sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, call.config, call.config.master)
     _require_up(parent.link)
     return child_link.attach(call, sides, parent, child, hints=_HINTS)
@@ -52,7 +52,7 @@ def check(call: Call[Config]) -> None:
     _child(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
-        sides = child_link.sides_of(call, stack)
+        sides = interface.sides_of(call, stack)
         link = child_link.check(call, sides, _KIND, config.master)
     found = child_links.vlan_id(link)
     interface.require_same(f"vlanId of interface {link.name}", config.vlan_id, found)
