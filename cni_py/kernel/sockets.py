@@ -50,9 +50,7 @@ def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
 
 def may_call(connection: socket.socket) -> bool:
     """Whether the peer is root or the server's own user (SO_PEERCRED, unix(7))."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid())
+    return _peer(connection)[1] in (0, os.geteuid())
 
 
 def sees_the_same_files(connection: socket.socket) -> bool:
@@ -60,9 +58,7 @@ def sees_the_same_files(connection: socket.socket) -> bool:
 
     Elsewhere the configuration's paths, and those of the allocations, may lead to other files.
     """
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    # 0 for a process that cannot be seen from here.
-    pid, _, _ = _CREDENTIALS.unpack(raw)
+    pid = _peer(connection)[0]
     try:
         return all(
             os.path.samestat(os.stat(f"/proc/{pid}/{link}"), os.stat(f"/proc/self/{link}"))
@@ -70,6 +66,13 @@ def sees_the_same_files(connection: socket.socket) -> bool:
         )
     except OSError:
         return False
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Process id and user of the other end; 0 for a process that cannot be seen from here."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return pid, uid
 
 
 def _is_alive(path: Path, kind: socket.SocketKind) -> bool:
