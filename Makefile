@@ -28,7 +28,7 @@ test: bin lint
 test-vm: bin
 	@$(PYTHON) -m compileall -q cni_py tests
 	@tests/vm/run-in-vm -- env PYTHONSAFEPATH=1 $(VENV)/bin/python -m pytest tests/kernel -m vm -n 0 \
-	  --served in-process
+	  --served in-process -o timeout=900
 
 bench: bin
 	@tests/tools/setup bench

@@ -17,10 +17,10 @@ from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, Result
 
-from . import host_device_record as records
 from . import host_device_return as returning
 from . import interface, sandbox
 from .host_device_config import Config, DelConfig, find, not_found, selection_of
+from .host_device_record import RECORDS, Record, record_of
 from .teardown import Teardown, detaching
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add(call: Call[Config]) -> Result:
     _require_detached(host, container, inside, call)
     device = _find(host, inside, selection)
     with step("move"):
-        record = records.of(host, device, call.attachment, container)
+        record = record_of(host, device, call.attachment, container)
         scope.enter_context(undone_on_failure(lambda: delete(call)))
         link = _move_in(host, inside, container, device, record)
     result = sandbox.decided(call, Interface(link.name, link.mac, sandbox=call.netns))
@@ -62,11 +62,11 @@ def add(call: Call[Config]) -> Result:
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Give the device back as it was, then release the address."""
     with detaching(call) as teardown, teardown.step(), step("device"), Netlink() as host:
-        record = records.load(call.attachment)
+        record = RECORDS.load(call.attachment)
         if record is not None:
             returning.restore(host, record, call.netns)
         else:
-            records.drop(call.attachment)
+            RECORDS.drop(call.attachment)
             _delete_foreign(host, call)
 
 
@@ -80,7 +80,7 @@ def check(call: Call[Config]) -> None:
     if not expected.mac:
         # There is no interface: a program in user space drives the device.
         return
-    record = records.load(call.attachment)
+    record = RECORDS.load(call.attachment)
     with sandbox.opened(call) as (_, inside):
         # Of any kind, as the host has them.
         there = links.get(inside, expected.name)
@@ -112,7 +112,7 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     """Give back the devices of the network's attachments that do not live any more."""
     teardown = Teardown()
     with Netlink() as host:
-        for record in list(records.every()):
+        for record in list(RECORDS.every()):
             if record.network == call.request.network and record.attachment not in valid:
                 with teardown.step():
                     returning.restore(host, record, "")
@@ -127,7 +127,7 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
 
 def _require_detached(host: Netlink, container: Netns, inside: Netlink, call: Call[Config]) -> None:
     """Raise if the attachment has its device; give back one of a container that is gone (W-G20)."""
-    record = records.load(call.attachment)
+    record = RECORDS.load(call.attachment)
     if record is None:
         return
     if record.sandbox.is_it(container):
@@ -151,28 +151,28 @@ def _find(host: Netlink, inside: Netlink, selection: Selection) -> Link:
 
 
 def _move_in(
-    host: Netlink, inside: Netlink, container: Netns, device: Link, record: records.Record
+    host: Netlink, inside: Netlink, container: Netns, device: Link, record: Record
 ) -> Link:
     """Record the device and move it; returns it as the container has it. Raises CniError."""
-    records.save(record)
+    RECORDS.save(record)
     try:
         host.submit(links.move(device, container.fd, record.ifname, record.name))
     except KernelError as error:
         here = links.get_by_index(host, device.ifindex)
         # Another call was faster, or the kernel refuses: it is not this attachment's.
         if error.errno == errno.ENODEV or (here is not None and here.name == device.name):
-            records.drop(record.attachment)
+            RECORDS.drop(record.attachment)
         raise
     link = links.get(inside, record.ifname)
     if link is None:
         msg = f"device {record.name} vanished while it was moved"
         raise CniError(Code.TRY_AGAIN_LATER, msg)
     moved = msgspec.structs.replace(record.sandbox, ifindex=link.ifindex)
-    records.save(msgspec.structs.replace(record, sandbox=moved))
-    for other in list(records.every()):
+    RECORDS.save(msgspec.structs.replace(record, sandbox=moved))
+    for other in list(RECORDS.every()):
         # It was on the host: nobody else has it any more.
         if other.is_same(device) and other.attachment != record.attachment:
-            records.drop(other.attachment)
+            RECORDS.drop(other.attachment)
     return link
 
 

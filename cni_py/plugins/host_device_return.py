@@ -11,7 +11,7 @@ from cni_py.kernel.netns import open_netns, open_own
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_device_name
 
-from . import host_device_record as records
+from .host_device_record import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ def restore(host: Netlink, record: Record, netns: str) -> None:
         return
     if link is not None:
         _finish(host, link, record)
-    records.drop(record.attachment)
+    RECORDS.drop(record.attachment)
 
 
 def reclaim(host: Netlink, name: str) -> Link | None:
@@ -46,12 +46,12 @@ def reclaim(host: Netlink, name: str) -> Link | None:
 
     Its namespace ended without a DEL, and the kernel returned it. Raises CniError.
     """
-    for record in records.every():
+    for record in RECORDS.every():
         if record.name == name and record.is_hardware:
             link = next((one for one in links.dump(host) if record.is_same(one)), None)
             if link is not None:
                 _finish(host, link, record)
-                records.drop(record.attachment)
+                RECORDS.drop(record.attachment)
                 return links.get(host, name)
     return None
 

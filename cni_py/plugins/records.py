@@ -1,0 +1,156 @@
+"""What a plugin must know again of an attachment: a file each, which only root reads.
+
+For what the kernel cannot say: how a thing was before ADD, or what rules there were before somebody
+flushed them. Each record is of one boot, since no container outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.netns import cookie_inside, open_netns
+from cni_py.spec.attachment import Attachment
+from cni_py.spec.errors import CniError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni_py.kernel.netns import Netns
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_SUFFIX, _NEW = ".json", ".new"
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """The container's namespace, so that another one at its path is told from it.
+
+    `ifindex` is that of the container's interface; 0 until it is known.
+    """
+
+    path: str
+    cookie: int | None
+    device: int
+    inode: int
+    ifindex: int = 0
+
+    def is_it(self, container: Netns) -> bool:
+        """Whether an open namespace is this one. Raises KernelError."""
+        if self.cookie is not None:
+            return cookie_inside(container) == self.cookie
+        return container.identity == (self.device, self.inode)
+
+    def is_alive(self) -> bool:
+        """Whether the namespace is still at its path."""
+        try:
+            container = open_netns(self.path)
+            if container is None:
+                return False
+            with container:
+                return self.is_it(container)
+        except CniError:
+            return False
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose it is, and of which boot (`boot_id()`). A plugin's own record adds what it keeps."""
+
+    network: str
+    container_id: str
+    ifname: str
+    boot: str
+    sandbox: Sandbox
+
+    @property
+    def attachment(self) -> Attachment:
+        """Whose record it is."""
+        return Attachment(self.network, self.container_id, self.ifname)
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Records(Generic[R]):
+    """A plugin's records, in its folder."""
+
+    def __init__(self, folder: str, kind: type[R]) -> None:
+        self.folder = folder
+        self._kind = kind
+
+    def save(self, record: R) -> None:
+        """Write the record; the file appears whole. Raises KernelError."""
+        path = self._path(record.attachment)
+        try:
+            os.makedirs(self.folder, 0o700, exist_ok=True)
+            fd = os.open(path + _NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.encode(record))
+            os.rename(path + _NEW, path)
+        except OSError as error:
+            raise kernel_error(f"write {path}", error) from error
+
+    def load(self, attachment: Attachment) -> R | None:
+        """The attachment's record, None without one, or with one of an earlier boot."""
+        return self._read(self._path(attachment))
+
+    def drop(self, attachment: Attachment) -> None:
+        """Forget the attachment. Raises KernelError."""
+        path = self._path(attachment)
+        for one in (path, path + _NEW):
+            try:
+                os.unlink(one)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise kernel_error(f"remove {one}", error) from error
+
+    def every(self) -> Iterator[R]:
+        """All records of this boot; what is left of others is removed."""
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return
+        for name in names:
+            path = f"{self.folder}/{name}"
+            record = self._read(path) if name.endswith(_SUFFIX) else None
+            if record is not None:
+                yield record
+            elif name.endswith(_SUFFIX):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _read(self, path: str) -> R | None:
+        try:
+            with open(path, "rb") as file:
+                record = msgspec.json.decode(file.read(), type=self._kind)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise kernel_error(f"read {path}", error) from error
+        except msgspec.DecodeError:
+            return None
+        return record if record.boot == boot_id() else None
+
+    def _path(self, attachment: Attachment) -> str:
+        return f"{self.folder}/{attachment.key}{_SUFFIX}"
+
+
+def boot_id() -> str:
+    """The kernel's name of this boot."""
+    with open(_BOOT_ID) as file:
+        return file.read().strip()
+
+
+def sandbox_of(container: Netns) -> Sandbox:
+    """What tells the namespace from others. Raises KernelError."""
+    identity = container.identity
+    return Sandbox(
+        path=container.path,
+        cookie=cookie_inside(container),
+        device=identity.device,
+        inode=identity.inode,
+    )
