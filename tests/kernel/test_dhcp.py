@@ -14,7 +14,6 @@ from fixtures.dhcp import (
     dhcp,
     dnsmasq,
     kea,
-    logged,
     make_lan,
     running,
     scripted,
@@ -29,7 +28,7 @@ from fixtures.host import refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fixtures.dhcp import Process
+    from fixtures.background import Background
     from fixtures.host import Host
 
 ROUTERS, MASK, LEASE_TIME = "3", "1", "51"
@@ -42,7 +41,7 @@ def lan(host: Host) -> str:
 
 
 @pytest.fixture
-def daemon(host: Host, lan: str) -> Iterator[Process]:
+def daemon(host: Host, lan: str) -> Iterator[Background]:
     assert lan
     with running(start_daemon(host, "-timeout", "3s", "-resendtimeout", "20s")) as process:
         yield process
@@ -53,7 +52,7 @@ def hexed(text: str) -> str:
     return text.encode().hex()
 
 
-def test_lease_on_a_bridge(host: Host, lan: str, daemon: Process) -> None:
+def test_lease_on_a_bridge(host: Host, lan: str, daemon: Background) -> None:
     """[A.17, W-DH2] All from the server; the lease is on disk for root alone; DEL releases."""
     container = host.container("c1")
     with dnsmasq(host, lan) as server:
@@ -70,13 +69,13 @@ def test_lease_on_a_bridge(host: Host, lan: str, daemon: Process) -> None:
         check = dhcp() | {"prevResult": result}
         assert host.call("bridge", "CHECK", check, container).status == 0
         host.delete("bridge", dhcp(), container)
-        logged(server, "DHCPRELEASE")
+        server.wait_for_text("DHCPRELEASE")
         assert stored(host) == []
         host.delete("bridge", dhcp(), container)
     assert [one["event"] for one in daemon.lines] == ["listening", "bound", "released"]
 
 
-def test_kea(host: Host, lan: str, daemon: Process) -> None:
+def test_kea(host: Host, lan: str, daemon: Background) -> None:
     """Another server."""
     container = host.container("c1")
     with kea(host, lan, lifetime=600):
@@ -88,7 +87,7 @@ def test_kea(host: Host, lan: str, daemon: Process) -> None:
     assert daemon.of("event", "released")[-1]["told"] is True
 
 
-def test_messages(host: Host, lan: str, daemon: Process) -> None:
+def test_messages(host: Host, lan: str, daemon: Background) -> None:
     """[A.17] DISCOVER, REQUEST and RELEASE, field by field; the interface is set up for them."""
     container = host.container("c1")
     wire(host, container)
@@ -119,7 +118,7 @@ def test_messages(host: Host, lan: str, daemon: Process) -> None:
     assert daemon.of("event", "failed") == []
 
 
-def test_options_of_the_configuration(host: Host, lan: str, daemon: Process) -> None:
+def test_options_of_the_configuration(host: Host, lan: str, daemon: Background) -> None:
     """[5.3.4, W-DH9] `request` and `provide`, by name and number, from CNI_ARGS, option 61."""
     assert daemon
     container = host.container("c1")
@@ -145,7 +144,7 @@ def test_options_of_the_configuration(host: Host, lan: str, daemon: Process) -> 
     assert release["options"]["61"] == hexed("own")
 
 
-def test_requested_beside_the_defaults(host: Host, lan: str, daemon: Process) -> None:
+def test_requested_beside_the_defaults(host: Host, lan: str, daemon: Background) -> None:
     """[5.3.4] What `request` names comes first, each option once."""
     assert daemon
     container = host.container("c1")
@@ -158,7 +157,7 @@ def test_requested_beside_the_defaults(host: Host, lan: str, daemon: Process) ->
         assert server.of("type", "discover")[0]["options"]["55"] == "1a0301060f77"
 
 
-def test_everything_of_dnsmasq(host: Host, lan: str, daemon: Process) -> None:
+def test_everything_of_dnsmasq(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH9] DNS, classless routes with their metric, and MTU, in result and container."""
     assert daemon
     container = host.container("c1")
@@ -213,7 +212,7 @@ def test_everything_of_dnsmasq(host: Host, lan: str, daemon: Process) -> None:
     ],
     ids=["router", "two-routers", "static", "classless-cut-short", "classless"],
 )
-def test_routes(host: Host, lan: str, daemon: Process, options: Any, routes: Any) -> None:
+def test_routes(host: Host, lan: str, daemon: Background, options: Any, routes: Any) -> None:
     """[5.3.3] 121 alone where it is given, else 33 by class and a default route."""
     assert daemon
     container = host.container("c1")
@@ -224,7 +223,7 @@ def test_routes(host: Host, lan: str, daemon: Process, options: Any, routes: Any
     assert [(one["dst"], one["gw"]) for one in result.get("routes", [])] == routes
 
 
-def test_no_router(host: Host, lan: str, daemon: Process) -> None:
+def test_no_router(host: Host, lan: str, daemon: Background) -> None:
     """A lease without a gateway, and text that no runtime should write to a file."""
     assert daemon
     container = host.container("c1")
@@ -238,7 +237,7 @@ def test_no_router(host: Host, lan: str, daemon: Process) -> None:
     assert result == {"cniVersion": "1.1.0", "ips": ips, "dns": dns}
 
 
-def test_no_subnet_mask(host: Host, lan: str, daemon: Process) -> None:
+def test_no_subnet_mask(host: Host, lan: str, daemon: Background) -> None:
     """[5.3.3] Refused, and the lease is given back."""
     assert daemon
     container = host.container("c1")
@@ -250,7 +249,7 @@ def test_no_subnet_mask(host: Host, lan: str, daemon: Process) -> None:
     assert stored(host) == []
 
 
-def test_two_interfaces(host: Host, lan: str, daemon: Process) -> None:
+def test_two_interfaces(host: Host, lan: str, daemon: Background) -> None:
     """Each interface of a container has a lease of its own."""
     container = host.container("c1")
     with dnsmasq(host, lan) as server:
@@ -259,7 +258,7 @@ def test_two_interfaces(host: Host, lan: str, daemon: Process) -> None:
         assert first["ips"][0]["address"] != second["ips"][0]["address"]
         assert len(stored(host)) == 2
         host.delete("bridge", dhcp(), container, "eth0")
-        logged(server, "DHCPRELEASE(srv0) " + first["ips"][0]["address"].split("/")[0])
+        server.wait_for_text("DHCPRELEASE(srv0) " + first["ips"][0]["address"].split("/")[0])
         (left,) = stored(host)
         assert left["attachment"] == ["net1", "id-c1", "net1"]
         check = dhcp() | {"prevResult": second}
@@ -269,7 +268,7 @@ def test_two_interfaces(host: Host, lan: str, daemon: Process) -> None:
     assert len(daemon.of("event", "released")) == 2
 
 
-def test_on_macvlan(host: Host, lan: str, daemon: Process) -> None:
+def test_on_macvlan(host: Host, lan: str, daemon: Background) -> None:
     """The daemon sends and hears on any Ethernet interface."""
     assert daemon
     container = host.container("c1")
@@ -282,11 +281,11 @@ def test_on_macvlan(host: Host, lan: str, daemon: Process) -> None:
         result = host.add("dhcp", ipam("dhcp"), container)
         assert result["ips"][0]["gateway"] == SERVER
         host.delete("dhcp", ipam("dhcp"), container)
-        logged(server, "DHCPRELEASE")
+        server.wait_for_text("DHCPRELEASE")
 
 
 @pytest.mark.vm
-def test_on_ipvlan(host: Host, lan: str, daemon: Process) -> None:
+def test_on_ipvlan(host: Host, lan: str, daemon: Background) -> None:
     """[W-IV6, W-DH1] Links that share a hardware address: by broadcast, told apart by their ids."""
     host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
     host.run("ip", "link", "set", "up1", "master", "cni0", "up")
@@ -303,11 +302,11 @@ def test_on_ipvlan(host: Host, lan: str, daemon: Process) -> None:
             assert container.reaches(SERVER)
         assert len(found) == 2
         host.delete_all()
-        logged(server, "DHCPRELEASE")
+        server.wait_for_text("DHCPRELEASE")
     assert daemon.of("event", "failed") == []
 
 
-def test_many_at_once(host: Host, lan: str, daemon: Process) -> None:
+def test_many_at_once(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH7, W-DH8] Each gets its own address, and no thread more runs for them."""
     containers = [host.container(f"c{number}") for number in range(12)]
     for one in containers:
@@ -332,7 +331,7 @@ def test_many_at_once(host: Host, lan: str, daemon: Process) -> None:
             host.delete("dhcp", ipam("dhcp"), one)
 
 
-def test_same_attachment_at_once(host: Host, lan: str, daemon: Process) -> None:
+def test_same_attachment_at_once(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH7] Two ADDs of one attachment: one lease."""
     assert daemon
     container = host.container("c1")
@@ -357,7 +356,7 @@ def test_same_attachment_at_once(host: Host, lan: str, daemon: Process) -> None:
         assert len({one["xid"] for one in server.of("type", "request")}) == 1
 
 
-def test_add_again(host: Host, lan: str, daemon: Process) -> None:
+def test_add_again(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH3, W-G20] Refused while the interface lives; a container made anew gets its lease."""
     assert daemon
     container = host.container("c1")
@@ -378,7 +377,7 @@ def test_add_again(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_nothing_left(host: Host, lan: str, daemon: Process) -> None:
+def test_nothing_left(host: Host, lan: str, daemon: Background) -> None:
     """ADD and DEL, and the host is as it was."""
     assert daemon
     container = host.container("c1")

@@ -14,7 +14,7 @@ import pytest
 from fixtures.configs import ipam
 from fixtures.dhcp import (
     SERVER,
-    Process,
+    background,
     dhcp,
     dnsmasq,
     kill,
@@ -34,6 +34,7 @@ from fixtures.leaks import leaks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fixtures.background import Background
     from fixtures.host import Host
 
 SOCKET = "/run/cni/dhcp.sock"
@@ -46,7 +47,7 @@ def lan(host: Host) -> str:
 
 
 @pytest.fixture
-def daemon(host: Host, lan: str) -> Iterator[Process]:
+def daemon(host: Host, lan: str) -> Iterator[Background]:
     assert lan
     with running(start_daemon(host, "-timeout", "2s", "-resendtimeout", "4s")) as process:
         yield process
@@ -146,12 +147,12 @@ def test_help(host: Host) -> None:
 def test_operators_command(host: Host) -> None:
     """`cni-py dhcp-daemon` is the same."""
     command = [*host.prefix, f"{BIN}/cni-py", "dhcp-daemon", "-socketpath", "/run/x.sock"]
-    with running(Process(command)) as daemon:
+    with running(background(command)) as daemon:
         line = daemon.wait_for(lambda line: line["event"] == "listening")
         assert line["socket"] == "/run/x.sock"
 
 
-def test_second_daemon(host: Host, daemon: Process) -> None:
+def test_second_daemon(host: Host, daemon: Background) -> None:
     """[W-DH9] Refused while the first listens; a stale socket is replaced."""
     done = host.run(f"{BIN}/dhcp", "daemon", check=False)
     assert done.status == 1
@@ -181,7 +182,7 @@ os.execv(sys.argv[2], [sys.argv[2], "daemon"])
 def test_socket_activation(host: Host) -> None:
     """[5.3.2] systemd's socket is used, and stays when the daemon ends."""
     start = [*host.prefix, sys.executable, "-c", _ACTIVATE]
-    with running(Process([*start, "1", f"{BIN}/dhcp"])) as daemon:
+    with running(background([*start, "1", f"{BIN}/dhcp"])) as daemon:
         line = daemon.wait_for(lambda line: line["event"] == "listening")
         assert line["socket"] == "/run/activated"
         config = ipam("dhcp", daemonSocketPath="/run/activated")
@@ -189,7 +190,7 @@ def test_socket_activation(host: Host) -> None:
         assert daemon.stop() == 0
     assert host.run("test", "-S", "/run/activated").status == 0
     host.run("rm", "/run/activated")
-    with running(Process([*start, "2", f"{BIN}/dhcp"])) as daemon:
+    with running(background([*start, "2", f"{BIN}/dhcp"])) as daemon:
         assert daemon.process.wait(30) == 1
         until(lambda: daemon.noise != [], "it says why")
         assert "Too many (2) FDs passed through socket activation" in daemon.noise[0]
@@ -202,7 +203,7 @@ def test_units() -> None:
     assert "ExecStart=/opt/cni/bin/dhcp daemon" in (folder / "cni-dhcp.service").read_text()
 
 
-def test_only_root_may_ask(host: Host, daemon: Process) -> None:
+def test_only_root_may_ask(host: Host, daemon: Background) -> None:
     """Another user is refused by the daemon, should the socket's mode allow it."""
     assert daemon
     host.run("chmod", "777", SOCKET)
@@ -274,7 +275,7 @@ def test_bridge_without_daemon(host: Host, lan: str) -> None:
     assert host.call("bridge", "DEL", dhcp(), container).status == 0
 
 
-def test_daemon_is_gone(host: Host, lan: str, daemon: Process) -> None:
+def test_daemon_is_gone(host: Host, lan: str, daemon: Background) -> None:
     """DEL fails while there is a lease that nobody can give back; so does GC of its network."""
     with scripted(host, lan) as server:
         container = wired(host)
@@ -293,7 +294,7 @@ def test_daemon_is_gone(host: Host, lan: str, daemon: Process) -> None:
     assert stored(host) == []
 
 
-def test_silent_server(host: Host, lan: str, daemon: Process) -> None:
+def test_silent_server(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH10] ADD fails within the daemon's limit, says what was tried, and leaves nothing."""
     assert daemon
     with scripted(host, lan, offer=False) as server:
@@ -319,7 +320,7 @@ def test_silent_server(host: Host, lan: str, daemon: Process) -> None:
     ids=["nak", "nak-unprintable", "silent", "no-server"],
 )
 def test_unwilling_server(
-    host: Host, lan: str, daemon: Process, told: dict[str, Any], details: str
+    host: Host, lan: str, daemon: Background, told: dict[str, Any], details: str
 ) -> None:
     """[W-DH10] The error says what the server did last."""
     assert daemon
@@ -331,7 +332,7 @@ def test_unwilling_server(
         assert len(server.lines) < 30
 
 
-def test_slow_server(host: Host, lan: str, daemon: Process) -> None:
+def test_slow_server(host: Host, lan: str, daemon: Background) -> None:
     """A server that does not hear the first messages."""
     with scripted(host, lan, offer=False) as server:
         container = wired(host)
@@ -348,7 +349,7 @@ def test_slow_server(host: Host, lan: str, daemon: Process) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_daemon(host: Host, daemon: Process) -> None:
+def test_stopped_daemon(host: Host, daemon: Background) -> None:
     """[W-DH10] One that does not answer: code 11 after 10 seconds, no longer."""
     container = wired_without_lan(host)
     os.kill(daemon.process.pid, signal.SIGSTOP)
@@ -361,7 +362,7 @@ def test_stopped_daemon(host: Host, daemon: Process) -> None:
     until(lambda: host.call("dhcp", "STATUS", ipam("dhcp")).status == 0, "it goes on")
 
 
-def test_daemon_ends_during_an_add(host: Host, lan: str, daemon: Process) -> None:
+def test_daemon_ends_during_an_add(host: Host, lan: str, daemon: Background) -> None:
     """The runtime hears of it; nothing is kept."""
     with scripted(host, lan, offer=False) as server:
         container = wired(host)
@@ -382,7 +383,7 @@ def test_daemon_ends_during_an_add(host: Host, lan: str, daemon: Process) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_while_it_waits(
-    host: Host, lan: str, daemon: Process, number: signal.Signals
+    host: Host, lan: str, daemon: Background, number: signal.Signals
 ) -> None:
     """[W-DH10] The runtime gives up, or is gone: the daemon asks no more."""
     with scripted(host, lan, offer=False) as server:
@@ -405,7 +406,9 @@ def test_interrupted_while_it_waits(
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_caller_that_dies_with_the_lease(host: Host, lan: str, daemon: Process, kept: bool) -> None:
+def test_caller_that_dies_with_the_lease(
+    host: Host, lan: str, daemon: Background, kept: bool
+) -> None:
     """[W-G8] Until it has said that the result is out, its end gives the lease back."""
     assert daemon
     with scripted(host, lan) as server:
@@ -432,7 +435,7 @@ def test_caller_that_dies_with_the_lease(host: Host, lan: str, daemon: Process, 
         until(lambda: stored(host) == [], "the lease is still on disk")
 
 
-def test_unwritable_result(host: Host, lan: str, daemon: Process) -> None:
+def test_unwritable_result(host: Host, lan: str, daemon: Background) -> None:
     """[W-G8] What cannot be reported is given back."""
     assert daemon
     with scripted(host, lan) as server:
@@ -445,7 +448,7 @@ def test_unwritable_result(host: Host, lan: str, daemon: Process) -> None:
         assert stored(host) == []
 
 
-def test_bridge_fails_after_the_lease(host: Host, lan: str, daemon: Process) -> None:
+def test_bridge_fails_after_the_lease(host: Host, lan: str, daemon: Background) -> None:
     """[W-G8] A later failure of the main plugin gives the lease back while it can be sent."""
     assert daemon
     host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "cni0")
@@ -463,7 +466,7 @@ def test_bridge_fails_after_the_lease(host: Host, lan: str, daemon: Process) -> 
 
 
 @pytest.mark.parametrize("netns", ["", "/run/netns/missing", "/run/file"])
-def test_delete_without_namespace(host: Host, lan: str, daemon: Process, netns: str) -> None:
+def test_delete_without_namespace(host: Host, lan: str, daemon: Background, netns: str) -> None:
     """[A.19] The lease is released all the same: the daemon knows the interface."""
     assert daemon
     host.run("touch", "/run/file")
@@ -477,7 +480,7 @@ def test_delete_without_namespace(host: Host, lan: str, daemon: Process, netns: 
         assert stored(host) == []
 
 
-def test_delete_after_the_namespace(host: Host, lan: str, daemon: Process) -> None:
+def test_delete_after_the_namespace(host: Host, lan: str, daemon: Background) -> None:
     """No message can be sent any more: the lease is forgotten."""
     with scripted(host, lan):
         container = host.container("c1")
@@ -488,7 +491,7 @@ def test_delete_after_the_namespace(host: Host, lan: str, daemon: Process) -> No
         assert daemon.of("event", "released")[0]["told"] is False
 
 
-def test_delete_with_a_wrong_configuration(host: Host, lan: str, daemon: Process) -> None:
+def test_delete_with_a_wrong_configuration(host: Host, lan: str, daemon: Background) -> None:
     """[W-HL5] Options that ADD would refuse keep no lease."""
     assert daemon
     with scripted(host, lan) as server:
@@ -500,7 +503,7 @@ def test_delete_with_a_wrong_configuration(host: Host, lan: str, daemon: Process
         server.wait_for(lambda line: line["type"] == "release")
 
 
-def test_address_goes_before_the_release(host: Host, lan: str, daemon: Process) -> None:
+def test_address_goes_before_the_release(host: Host, lan: str, daemon: Background) -> None:
     """[W-G3] Nobody has the address any more when it is given back."""
     assert daemon
     with scripted(host, lan) as server:
@@ -513,7 +516,7 @@ def test_address_goes_before_the_release(host: Host, lan: str, daemon: Process) 
         assert "10.9.0.50/24" not in container.addresses()
 
 
-def test_delete_during_an_add(host: Host, lan: str, daemon: Process) -> None:
+def test_delete_during_an_add(host: Host, lan: str, daemon: Background) -> None:
     """The ADD hears of it, and nothing is kept."""
     with scripted(host, lan, offer=False) as server:
         container = wired(host)
@@ -537,7 +540,7 @@ def test_delete_during_an_add(host: Host, lan: str, daemon: Process) -> None:
     assert daemon.of("event", "defect") == []
 
 
-def test_name_that_is_not_utf8(host: Host, daemon: Process) -> None:
+def test_name_that_is_not_utf8(host: Host, daemon: Background) -> None:
     """[5.3] Refused by ADD; DEL has nothing to give back."""
     assert daemon
     container = host.container("c1")
@@ -549,7 +552,7 @@ def test_name_that_is_not_utf8(host: Host, daemon: Process) -> None:
     assert "has no lease" in error["msg"]
 
 
-def test_check(host: Host, lan: str, daemon: Process) -> None:
+def test_check(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH6] Each difference is named, and nothing is asked of the server."""
     with scripted(host, lan) as server:
         container = wired(host)
@@ -584,7 +587,7 @@ def test_check(host: Host, lan: str, daemon: Process) -> None:
     assert len(daemon.of("event", "bound")) == 1
 
 
-def test_gc(host: Host, lan: str, daemon: Process) -> None:
+def test_gc(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH4, G-07] Leases of the network's attachments that do not live; no list, nothing."""
     assert daemon
     with dnsmasq(host, lan):
@@ -636,7 +639,7 @@ def test_no_ipam(host: Host) -> None:
     assert host.call("dhcp", "DEL", config, container).status == 0
 
 
-def test_missing_interface(host: Host, daemon: Process) -> None:
+def test_missing_interface(host: Host, daemon: Background) -> None:
     assert daemon
     container = host.container("c1")
     error = refusal(host.call("dhcp", "ADD", ipam("dhcp"), container))
@@ -651,7 +654,7 @@ def test_missing_interface(host: Host, daemon: Process) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{}\n", b"\xff\n", b'{"say":"acquire"}\n', b"x" * 4096])
-def test_noise_on_the_socket(host: Host, daemon: Process, text: bytes) -> None:
+def test_noise_on_the_socket(host: Host, daemon: Background, text: bytes) -> None:
     """The daemon goes on."""
     assert daemon
     send = (
@@ -673,7 +676,7 @@ def test_long_socket_path(host: Host) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists(REFERENCE), reason="no reference plugins")
-def test_plugin_of_the_reference(host: Host, daemon: Process) -> None:
+def test_plugin_of_the_reference(host: Host, daemon: Background) -> None:
     """Its plugin hears that the daemon is another one."""
     assert daemon
     container = wired_without_lan(host)
@@ -688,7 +691,7 @@ def test_plugin_of_the_reference(host: Host, daemon: Process) -> None:
 def test_daemon_of_the_reference(host: Host) -> None:
     """Our plugin says whose daemon it met."""
     container = wired_without_lan(host)
-    with running(Process([*host.prefix, REFERENCE, "daemon", "-socketpath", SOCKET])):
+    with running(background([*host.prefix, REFERENCE, "daemon", "-socketpath", SOCKET])):
         until(lambda: host.run("test", "-S", SOCKET, check=False).status == 0, "no socket")
         error = refusal(host.call("dhcp", "ADD", ipam("dhcp"), container))
         assert error["code"] == 50
@@ -706,7 +709,7 @@ def test_in_place_of_the_reference(host: Host, lan: str) -> None:
     container.run("ip", "link", "set", "eth0", "up")
     config = ipam("dhcp") | {"cniVersion": "1.0.0"}
     with dnsmasq(host, lan):
-        with running(Process([*host.prefix, REFERENCE, "daemon"])):
+        with running(background([*host.prefix, REFERENCE, "daemon"])):
             until(lambda: host.run("test", "-S", SOCKET, check=False).status == 0, "no socket")
             host.path = "/usr/lib/cni"
             theirs = host.call("dhcp", "ADD", config, container).json

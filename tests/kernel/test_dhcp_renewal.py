@@ -24,7 +24,7 @@ from fixtures.host import refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fixtures.dhcp import Process
+    from fixtures.background import Background
     from fixtures.host import Container, Host
 
 OTHER = "10.9.0.77"
@@ -36,7 +36,7 @@ def lan(host: Host) -> str:
 
 
 @pytest.fixture
-def daemon(host: Host, lan: str) -> Iterator[Process]:
+def daemon(host: Host, lan: str) -> Iterator[Background]:
     assert lan
     with running(start_daemon(host, "-timeout", "2s", "-resendtimeout", "10s")) as process:
         yield process
@@ -50,11 +50,11 @@ def options(lease: int, renew: int, rebind: int) -> dict[str, str]:
     return {"1": "ffffff00", "3": "0a090001", **numbers}
 
 
-def event(daemon: Process, name: str, seen: int = 0) -> dict[str, Any]:
+def event(daemon: Background, name: str, seen: int = 0) -> dict[str, Any]:
     return daemon.wait_for(lambda line: line["event"] == name, seen)
 
 
-def message(server: Process, kind: str, index: int = 0) -> dict[str, Any]:
+def message(server: Background, kind: str, index: int = 0) -> dict[str, Any]:
     """The server's line of one message of a kind."""
     until(lambda: len(server.of("type", kind)) > index, f"no {kind}")
     return server.of("type", kind)[index]
@@ -66,7 +66,7 @@ def attached(host: Host) -> tuple[Container, dict[str, Any]]:
     return container, result
 
 
-def test_renewal(host: Host, lan: str, daemon: Process) -> None:
+def test_renewal(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] By Kea, with leases of 4 seconds: it goes on, and the file follows."""
     with kea(host, lan, lifetime=4):
         container, result = attached(host)
@@ -82,7 +82,7 @@ def test_renewal(host: Host, lan: str, daemon: Process) -> None:
     assert daemon.of("event", "lost") == []
 
 
-def test_renewal_goes_to_the_server_alone(host: Host, lan: str, daemon: Process) -> None:
+def test_renewal_goes_to_the_server_alone(host: Host, lan: str, daemon: Background) -> None:
     """[5.3.4] REQUEST with ciaddr, without 50 and 54, from the address; not a broadcast."""
     with scripted(host, lan, options=options(60, 1, 40)) as server:
         container, _ = attached(host)
@@ -94,7 +94,7 @@ def test_renewal_goes_to_the_server_alone(host: Host, lan: str, daemon: Process)
         host.delete("bridge", dhcp(), container)
 
 
-def test_rebinding(host: Host, lan: str, daemon: Process) -> None:
+def test_rebinding(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH5] From T2 on a REQUEST by broadcast, which any server may answer."""
     with scripted(host, lan, options=options(8, 1, 3)) as server:
         container, _ = attached(host)
@@ -111,7 +111,7 @@ def test_rebinding(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_other_address(host: Host, lan: str, daemon: Process) -> None:
+def test_other_address(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH5] A renewal with another address and other routes: the interface gets them."""
     config = dhcp(ipam={"request": [{"option": "121"}], "priority": 5})
     first = options(60, 1, 40) | {"121": "18c0a807" + "0a090001" + "00" + "0a090001"}
@@ -135,7 +135,7 @@ def test_other_address(host: Host, lan: str, daemon: Process) -> None:
         assert message(server, "release")["ciaddr"] == OTHER
 
 
-def test_other_gateway(host: Host, lan: str, daemon: Process) -> None:
+def test_other_gateway(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH5] The same address with another router."""
     with scripted(host, lan, options=options(60, 1, 40)) as server:
         container, _ = attached(host)
@@ -147,7 +147,7 @@ def test_other_gateway(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_refused_renewal(host: Host, lan: str, daemon: Process) -> None:
+def test_refused_renewal(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH5] A NAK: the address goes off at once, and another one is asked for."""
     with scripted(host, lan, options=options(60, 1, 40)) as server:
         container, _ = attached(host)
@@ -163,7 +163,7 @@ def test_refused_renewal(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_expiry(host: Host, lan: str, daemon: Process) -> None:
+def test_expiry(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH3, W-DH5] No server: the address goes off in time; CHECK and DEL do not wait."""
     with scripted(host, lan, options=options(3, 1, 2)) as server:
         container, result = attached(host)
@@ -177,7 +177,7 @@ def test_expiry(host: Host, lan: str, daemon: Process) -> None:
     assert stored(host) == []
 
 
-def test_server_comes_back(host: Host, lan: str, daemon: Process) -> None:
+def test_server_comes_back(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH5] After an expiry the same address is put back."""
     with scripted(host, lan, options=options(3, 1, 2)) as server:
         container, result = attached(host)
@@ -193,7 +193,7 @@ def test_server_comes_back(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_address_that_somebody_took_off(host: Host, lan: str, daemon: Process) -> None:
+def test_address_that_somebody_took_off(host: Host, lan: str, daemon: Background) -> None:
     """What is not on the interface any more is not put there by a renewal."""
     with scripted(host, lan, options=options(60, 1, 40)) as server:
         container, _ = attached(host)
@@ -204,7 +204,7 @@ def test_address_that_somebody_took_off(host: Host, lan: str, daemon: Process) -
         host.delete("bridge", dhcp(), container)
 
 
-def test_interface_vanishes(host: Host, lan: str, daemon: Process) -> None:
+def test_interface_vanishes(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH4] The next renewal forgets the lease; the daemon kept nothing of the namespace."""
     with scripted(host, lan, options=options(60, 2, 40)):
         container, _ = attached(host)
@@ -216,7 +216,7 @@ def test_interface_vanishes(host: Host, lan: str, daemon: Process) -> None:
         host.delete("bridge", dhcp(), container)
 
 
-def test_other_namespace_at_the_path(host: Host, lan: str, daemon: Process) -> None:
+def test_other_namespace_at_the_path(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH4] A later container at the same path with the same interface is not taken for it."""
     with scripted(host, lan, options=options(60, 2, 40)) as server:
         container, _ = attached(host)
@@ -230,12 +230,12 @@ def test_other_namespace_at_the_path(host: Host, lan: str, daemon: Process) -> N
 # The daemon starts anew.
 
 
-def restarted(host: Host, daemon: Process) -> Process:
+def restarted(host: Host, daemon: Background) -> Background:
     kill(daemon)
     return start_daemon(host, "-timeout", "2s")
 
 
-def test_restart(host: Host, lan: str, daemon: Process) -> None:
+def test_restart(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] Killed and started again: INIT-REBOOT, then it renews and releases as before."""
     with scripted(host, lan, options=options(60, 30, 40)) as server:
         container, result = attached(host)
@@ -254,7 +254,7 @@ def test_restart(host: Host, lan: str, daemon: Process) -> None:
             server.wait_for(lambda line: line["type"] == "release")
 
 
-def test_restart_with_kea(host: Host, lan: str, daemon: Process) -> None:
+def test_restart_with_kea(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] A lease that ran on while there was no daemon."""
     with kea(host, lan, lifetime=30):
         container, result = attached(host)
@@ -265,7 +265,7 @@ def test_restart_with_kea(host: Host, lan: str, daemon: Process) -> None:
             assert event(second, "released")["told"] is True
 
 
-def test_restart_and_the_server_refuses(host: Host, lan: str, daemon: Process) -> None:
+def test_restart_and_the_server_refuses(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2, W-DH5] The network has changed meanwhile."""
     with scripted(host, lan, options=options(60, 30, 40)) as server:
         container, _ = attached(host)
@@ -278,7 +278,7 @@ def test_restart_and_the_server_refuses(host: Host, lan: str, daemon: Process) -
             host.delete("bridge", dhcp(), container)
 
 
-def test_restart_without_a_server(host: Host, lan: str, daemon: Process) -> None:
+def test_restart_without_a_server(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] Nobody answers: the lease holds as long as it was given for, and is released."""
     with scripted(host, lan, options=options(60, 30, 40)) as server:
         container, result = attached(host)
@@ -292,7 +292,7 @@ def test_restart_without_a_server(host: Host, lan: str, daemon: Process) -> None
             assert event(second, "released")["told"] is True
 
 
-def test_restart_after_expiry(host: Host, lan: str, daemon: Process) -> None:
+def test_restart_after_expiry(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] The lease ended while there was no daemon: the address goes off, and comes back."""
     with scripted(host, lan, options=options(2, 1, 2)) as server:
         container, _ = attached(host)
@@ -310,7 +310,7 @@ def test_restart_after_expiry(host: Host, lan: str, daemon: Process) -> None:
             host.delete("bridge", dhcp(), container)
 
 
-def test_restart_when_the_container_is_gone(host: Host, lan: str, daemon: Process) -> None:
+def test_restart_when_the_container_is_gone(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] Nothing is left to renew for."""
     with scripted(host, lan, options=options(60, 30, 40)):
         container, _ = attached(host)
@@ -322,7 +322,7 @@ def test_restart_when_the_container_is_gone(host: Host, lan: str, daemon: Proces
             host.delete("bridge", dhcp(), container)
 
 
-def test_damaged_and_old_files(host: Host, lan: str, daemon: Process) -> None:
+def test_damaged_and_old_files(host: Host, lan: str, daemon: Background) -> None:
     """[W-DH2] What cannot be read, and leases of an earlier boot, are removed."""
     folder = "/var/lib/cni/cni-py/dhcp"
     with scripted(host, lan):
@@ -337,7 +337,7 @@ def test_damaged_and_old_files(host: Host, lan: str, daemon: Process) -> None:
             host.delete("bridge", dhcp(), container)
 
 
-def test_mtu(host: Host, lan: str, daemon: Process) -> None:
+def test_mtu(host: Host, lan: str, daemon: Background) -> None:
     """Set when the server says another one, and not again at every renewal."""
     config = dhcp(ipam={"request": [{"option": "interface-mtu"}]})
     with scripted(host, lan, options=options(60, 1, 40) | {"26": "0578"}) as server:

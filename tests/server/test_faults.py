@@ -47,7 +47,7 @@ def send(host: Host, message: bytes, *uid: str) -> str:
 def works(host: Host, name: str) -> None:
     """A call is served, by the server."""
     assert host.server is not None
-    seen = len(host.server.log)
+    seen = len(host.server.lines)
     container = host.container(name)
     host.add("bridge", l3(), container)
     host.server.wait_for(lambda line: line.get("container") == container.id, seen)
@@ -246,7 +246,7 @@ def test_socket_path_in_the_environment(served: Host) -> None:
     """CNI_PY_SOCKET: another place; empty, no server at all."""
     assert served.server is not None
     container = served.container("c1")
-    seen = len(served.server.log)
+    seen = len(served.server.lines)
     for path in ("", "/run/nobody.sock", "/run/" + "long" * 40):
         process = start(served, "ADD", l3(), container, CNI_PY_SOCKET=path)
         assert process.communicate(timeout=30)[0]
@@ -254,7 +254,7 @@ def test_socket_path_in_the_environment(served: Host) -> None:
         process = start(served, "DEL", l3(), container, CNI_PY_SOCKET=path)
         process.communicate(timeout=30)
         assert process.returncode == 0
-    assert [line for line in served.server.log[seen:] if line["event"] == "call"] == []
+    assert [line for line in served.server.lines[seen:] if line["event"] == "call"] == []
 
 
 def test_second_server_is_refused(served: Host) -> None:
@@ -270,7 +270,7 @@ def test_report_that_is_long_or_no_text(served: Host, server: Server) -> None:
     env = container.environ("VERSION") | {"TRACEPARENT": "0" * 70_000}
     assert served.run(f"{BIN}/bridge", env=env, stdin="{}").status == 0
     run = ["env", "-i", "CNI_CONTAINERID=\udcff", "CNI_COMMAND=\udcfe", f"{BIN}/bridge"]
-    seen = len(server.log)
+    seen = len(server.lines)
     assert served.run(*run, check=False).status == 1
     server.wait_for(lambda one: one.get("verb") == "other", seen)
     works(served, "after")
@@ -306,12 +306,12 @@ def test_no_descriptors_left(served: Host, server: Server) -> None:
     hard = served.run("prlimit", "--pid", pid, "--nofile", "-o", "HARD", "--noheadings").stdout
     served.run("prlimit", "--pid", pid, f"--nofile=4:{hard.strip()}")
     container = served.container("c1")
-    seen = len(server.log)
+    seen = len(server.lines)
     call = start(served, "ADD", l3(), container)
     server.wait_for(lambda line: line["event"] == "accept failed", seen)
     # It does not try all the time: a hundred milliseconds lie between two attempts.
     began = time.monotonic()
-    until(lambda: sum(line["event"] == "accept failed" for line in server.log[seen:]) > 5)
+    until(lambda: sum(line["event"] == "accept failed" for line in server.lines[seen:]) > 5)
     assert time.monotonic() - began > 0.3
     served.run("prlimit", "--pid", pid, f"--nofile={hard.strip()}:{hard.strip()}")
     output, _ = call.communicate(timeout=60)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def flood(host: Host, during: object, rounds: int = 3, width: int = 6) -> list[d
             for call in calls:
                 output, errors = call.communicate(timeout=60)
                 assert call.returncode == 0, (verb, output, errors)
-    return host.server.log
+    return host.server.lines
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -39,7 +38,7 @@ def test_reload_loses_no_call(served: Host, server: Server, times: int) -> None:
 
     def reload() -> None:
         for _ in range(times):
-            seen = len(server.log)
+            seen = len(server.lines)
             server.process.send_signal(signal.SIGHUP)
             server.wait_for(lambda line: line["event"] == "listening", seen)
 
@@ -50,7 +49,7 @@ def test_reload_loses_no_call(served: Host, server: Server, times: int) -> None:
 def test_reload_while_a_call_hangs(served: Host, server: Server, held: Held) -> None:
     """The others do not wait for it, it ends as if nothing had been, and leaves no zombie."""
     worker = held.worker()
-    seen = len(server.log)
+    seen = len(server.lines)
     server.process.send_signal(signal.SIGHUP)
     server.process.send_signal(signal.SIGHUP)
     server.wait_for(lambda line: line["event"] == "listening", seen)
@@ -102,16 +101,13 @@ def test_sockets_of_systemd(served: Host) -> None:
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2')\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
-    prefix = [*served.prefix, sys.executable, "-c", activate]
-    process = subprocess.Popen([*prefix, CNI_PY, "serve"], stderr=subprocess.PIPE, text=True)
-    server = Server(process, served.prefix)
+    server = Server(served.prefix, through=[sys.executable, "-c", activate])
     served.server = server
-    server.listen()
     container = served.container("c1")
     served.add("bridge", l3(), container)
     server.wait_for(lambda line: line.get("container") == container.id)
-    seen = len(server.log)
-    process.send_signal(signal.SIGHUP)
+    seen = len(server.lines)
+    server.process.send_signal(signal.SIGHUP)
     server.wait_for(lambda line: line["event"] == "listening", seen)
     served.delete("bridge", l3(), container)
     assert server.metric("cni_py_calls_total") == 1
