@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -18,13 +17,11 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def daemon(host: Host, tmp_path: Path) -> Containerd:
+def daemon(host: Host, tmp_path: Path, image: Path) -> Containerd:
     """A containerd in the host, with conf/10-bridge.conflist and our executables."""
     conf = tmp_path / "net.d"
     conf.mkdir()
     shutil.copy(ROOT / "conf" / "10-bridge.conflist", conf)
-    image = tmp_path / "image.tar"
-    subprocess.run([ROOT / "tests" / "tools" / "make-image", image], check=True)
     # Sockets lie below it, and a socket's path has little room.
     with (
         tempfile.TemporaryDirectory(prefix="ctr") as scratch,

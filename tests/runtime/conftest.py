@@ -1,0 +1,21 @@
+"""What the runtimes start containers from."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.host import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An OCI image archive with busybox in it."""
+    path = tmp_path / "image.tar"
+    subprocess.run([ROOT / "tests" / "tools" / "make-image", path], check=True)
+    return path
