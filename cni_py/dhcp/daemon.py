@@ -38,6 +38,7 @@ _LONGEST_SLEEP_SECONDS = 60.0
 _RESUME_EVERY_SECONDS = 0.02
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _READ_BYTES = 1 << 16
+_DEAF_SECONDS = 1.0
 _FOREIGN = b"HTTP/1.0 400 cni-py's DHCP daemon does not speak Go's net/rpc\r\n\r\n"
 
 
@@ -64,6 +65,7 @@ class Daemon:
         self._keepers: dict[Attachment, Keeper] = {}
         self._callers: set[_Caller] = set()
         self._stopping = False
+        self._deaf_until = math.inf
         self._house = House(
             terms=terms,
             store=store,
@@ -89,6 +91,9 @@ class Daemon:
             time = now()
             for keeper in [one for one in self._keepers.values() if one.deadline <= time]:
                 self._guarded(keeper.advance)
+            if self._deaf_until <= time:
+                self._deaf_until = math.inf
+                self._register(self._listener, self._accept)
         for keeper in list(self._keepers.values()):
             keeper.refuse("the DHCP daemon is ending")
         for caller in list(self._callers):
@@ -104,7 +109,7 @@ class Daemon:
             _log("defect", error=f"{type(error).__name__}: {error}")
 
     def _sleep(self) -> float:
-        next_one = min((one.deadline for one in self._keepers.values()), default=math.inf)
+        next_one = min([self._deaf_until, *(one.deadline for one in self._keepers.values())])
         return min(max(0.0, next_one - now()), _LONGEST_SLEEP_SECONDS)
 
     def _listen_to_signals(self) -> socket.socket:
@@ -140,6 +145,9 @@ class Daemon:
             connection, _ = self._listener.accept()
         except OSError as error:
             _log("accept failed", error=str(error))
+            # Out of descriptors, most likely: the caller stays in the queue until there are some.
+            self._unregister(self._listener)
+            self._deaf_until = now() + _DEAF_SECONDS
             return
         connection.settimeout(0.0)
         if not may_call(connection):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -673,6 +674,25 @@ def test_long_socket_path(host: Host) -> None:
 
 
 # Beside the reference.
+
+
+def test_without_descriptors(host: Host, lan: str, daemon: Background) -> None:
+    """The caller waits until the daemon has some again, and the log is not filled meanwhile."""
+    container = wired_without_lan(host)
+    pid = str(daemon.process.pid)
+    limits = host.run("prlimit", "--pid", pid, "--nofile", "--raw", "--noheadings", "-o", "SOFT")
+    used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    with scripted(host, lan):
+        host.run("prlimit", "--pid", pid, f"--nofile={used}:")
+        waiting = started(host, "STATUS", ipam("dhcp"), container)
+        daemon.wait_for(lambda line: line["event"] == "accept failed")
+        # A second attempt shows that there was a first one, and a pause.
+        daemon.wait_for(lambda line: line["event"] == "accept failed", len(daemon.lines))
+        host.run("prlimit", "--pid", pid, f"--nofile={limits.stdout.strip()}:")
+        assert waiting.wait(30) == 0
+    assert waiting.stdout is not None
+    waiting.stdout.close()
+    assert len(daemon.of("event", "accept failed")) <= 4
 
 
 @pytest.mark.skipif(not os.path.exists(REFERENCE), reason="no reference plugins")
