@@ -7,10 +7,10 @@ import socket
 import struct
 import sys
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from .encoding import ADDRESS, encoded
 from .errors import KernelError
-from .messages import ifaddrmsg
 from .netlink import CREATE, Netlink, Request, attribute, attributes
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def add(
     tolerate: frozenset[int] = frozenset(),
 ) -> Request:
     """The request that gives the link `address`; IPv4 gets its broadcast address (K-04)."""
-    message = _message(index, address)
-    message["flags"] = flags & 0xFF
+    message = _message(index, address, flags & 0xFF)
     if address.version == 4 and address.network.prefixlen < _BROADCAST_BITS:
-        message["attrs"].append(("IFA_BROADCAST", str(address.network.broadcast_address)))
+        broadcast = str(address.network.broadcast_address)
+        message += encoded(ADDRESS, [("IFA_BROADCAST", broadcast)])
     return Request(f"add address {address} to {name}", RTM_NEWADDR, message, CREATE, tolerate)
 
 
@@ -127,10 +127,7 @@ def wait_until_settled(netlink: Netlink, events: Netlink, link: Link, deadline: 
 
 
 def _listing(index: int, version: int) -> Request:
-    message = ifaddrmsg()
-    message["family"] = _FAMILY[version]
-    message["index"] = index
-    message["attrs"] = []
+    message = _INFO.pack(_FAMILY[version], 0, 0, 0, index)
     what = f"list the addresses of link {index}" if index else "list the addresses"
     return Request(what, RTM_GETADDR, message)
 
@@ -144,11 +141,7 @@ def _flags(body: bytes) -> int:
 _FAMILY = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def _message(index: int, address: Cidr) -> Any:
-    message = ifaddrmsg()
-    message["family"] = _FAMILY[address.version]
-    message["prefixlen"] = address.network.prefixlen
-    message["index"] = index
+def _message(index: int, address: Cidr, flags: int = 0) -> bytes:
     text = str(address.ip)
-    message["attrs"] = [("IFA_ADDRESS", text), ("IFA_LOCAL", text)]
-    return message
+    message = _INFO.pack(_FAMILY[address.version], address.network.prefixlen, flags, 0, index)
+    return message + encoded(ADDRESS, [("IFA_ADDRESS", text), ("IFA_LOCAL", text)])

@@ -9,8 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .encoding import LINK, encoded
 from .errors import KernelError
-from .messages import ifinfmsg
 from .netlink import CREATE, RTMGRP_LINK, Netlink, Request, attribute, attributes, decode
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def bridge_vlans(netlink: Netlink, index: int) -> tuple[tuple[int, int], ...]:
     """The (vid, flags) on one bridge port."""
     message = _message(family=AF_BRIDGE, attributes=[("IFLA_EXT_MASK", _EXT_MASK_BRIDGE_VLANS)])
     for body in netlink.dump(Request("list bridge VLANs", RTM_GETLINK, message)):
-        port = decode(ifinfmsg, body)
+        port = decode("ifinfmsg", body)
         if port["index"] == index:
             spec = port.get_attr("IFLA_AF_SPEC")
             infos = [] if spec is None else spec.get_attrs("IFLA_BRIDGE_VLAN_INFO")
@@ -390,14 +390,8 @@ def _message(
     flags: int = 0,
     change: int = 0,
     attributes: Sequence[tuple[str, Any]] = (),
-) -> Any:
-    message = ifinfmsg()
-    message["family"] = family
-    message["index"] = index
-    message["flags"] = flags
-    message["change"] = change
-    message["attrs"] = list(attributes)
-    return message
+) -> bytes:
+    return _INFO.pack(family, 0, index, flags, change) + encoded(LINK, attributes)
 
 
 def _link(body: bytes) -> Link:

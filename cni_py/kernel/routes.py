@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_py.spec.addresses import default_route
 
-from .messages import rtmsg
+from .encoding import ROUTE, encoded
 from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attributes, decode
 
 if TYPE_CHECKING:
@@ -72,14 +72,9 @@ def add(
     first, as the reference does (K-05).
     """
     destination = route.dst.network
-    message = rtmsg()
-    message["family"] = _family(route.dst.version)
-    message["dst_len"] = destination.prefixlen
-    message["proto"] = _PROTO_BOOT
-    message["type"] = _TYPE_UNICAST
     table = MAIN_TABLE if route.table is None else route.table
-    message["table"] = table if table < _ONE_BYTE_TABLES else 0
-    message["scope"] = _SCOPE_UNIVERSE if route.scope is None else route.scope
+    scope = _SCOPE_UNIVERSE if route.scope is None else route.scope
+    message = _message(destination, table=table, proto=_PROTO_BOOT, scope=scope, kind=_TYPE_UNICAST)
     attributes: list[tuple[str, Any]] = [("RTA_DST", str(destination.network_address))]
     attributes.append(("RTA_OIF", index))
     if gateway is not None and not gateway.is_unspecified:
@@ -95,21 +90,18 @@ def add(
         metrics.append(("RTAX_ADVMSS", route.advmss))
     if metrics:
         attributes.append(("RTA_METRICS", {"attrs": metrics}))
-    message["attrs"] = attributes
+    message += encoded(ROUTE, attributes)
     via = "" if gateway is None else f" via {gateway}"
     return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, flags)
 
 
 def delete_connected(index: int, name: str, subnet: Network) -> Request:
     """The request that deletes the route that the kernel made of an address; a /32 has none."""
-    message = rtmsg()
-    message["family"] = _family(subnet.version)
-    message["dst_len"] = subnet.prefixlen
-    message["proto"] = _PROTO_KERNEL
-    message["type"] = _TYPE_UNICAST
-    message["table"] = MAIN_TABLE
-    message["scope"] = _SCOPE_NOWHERE
-    message["attrs"] = [("RTA_DST", str(subnet.network_address)), ("RTA_OIF", index)]
+    message = _message(
+        subnet, table=MAIN_TABLE, proto=_PROTO_KERNEL, scope=_SCOPE_NOWHERE, kind=_TYPE_UNICAST
+    )
+    where = [("RTA_DST", str(subnet.network_address)), ("RTA_OIF", index)]
+    message += encoded(ROUTE, where)
     what = f"delete route {subnet} dev {name}"
     return Request(what, RTM_DELROUTE, message, tolerate=frozenset({errno.ESRCH}))
 
@@ -117,23 +109,23 @@ def delete_connected(index: int, name: str, subnet: Network) -> Request:
 def delete(index: int, name: str, route: Route, gateway: IP | None) -> Request:
     """The request that takes away what `add` has added with the same arguments."""
     request = add(index, name, route, gateway)
+    family, length, own, tos, table, _, scope, _, flags = _RTMSG.unpack_from(request.message)
     # What is 0 is not compared; a scope of "nowhere" is.
-    request.message["type"] = request.message["proto"] = 0
-    if route.scope is None:
-        request.message["scope"] = _SCOPE_NOWHERE
+    scope = _SCOPE_NOWHERE if route.scope is None else scope
+    message = _RTMSG.pack(family, length, own, tos, table, 0, scope, 0, flags)
+    message += request.message[_RTMSG.size :]
     what = f"remove{request.what.removeprefix('add')}"
-    return request._replace(what=what, type=RTM_DELROUTE, flags=0)
+    return Request(what, RTM_DELROUTE, message)
 
 
 def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
     """The routes of all tables through one link, without cached ones. Raises KernelError."""
     found: list[Any] = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        message = rtmsg()
-        message["family"] = family
-        message["attrs"] = [("RTA_OIF", index)]
+        message = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        message += encoded(ROUTE, [("RTA_OIF", index)])
         bodies = netlink.dump(Request("list the routes", RTM_GETROUTE, message))
-        found.extend(decode(rtmsg, body) for body in bodies)
+        found.extend(decode("rtmsg", body) for body in bodies)
     own = (one for one in found if one.get_attr("RTA_OIF") == index)
     return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
 
@@ -141,14 +133,12 @@ def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
 def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
     """The main table's routes to exactly that network. Raises KernelError."""
     subnet = destination.network
-    message = rtmsg()
-    message["family"] = _family(subnet.version)
-    message["table"] = MAIN_TABLE
-    message["attrs"] = [("RTA_TABLE", MAIN_TABLE)]
+    message = _RTMSG.pack(_family(subnet.version), 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)
+    message += encoded(ROUTE, [("RTA_TABLE", MAIN_TABLE)])
     request = Request(f"list the routes to {subnet}", RTM_GETROUTE, message)
     # A host can have a great many, so that only those of the length are decoded.
     same = (body for body in netlink.dump(request) if body[_NLMSG_BYTES + 1] == subnet.prefixlen)
-    found = (_route(decode(rtmsg, body)) for body in same)
+    found = (_route(decode("rtmsg", body)) for body in same)
     return [one for one in found if one.destination.network == subnet]
 
 
@@ -204,6 +194,12 @@ def _links(multipath: bytes) -> list[int]:
 
 def _number(value: bytes) -> int:
     return int.from_bytes(value, sys.byteorder)
+
+
+def _message(subnet: Network, *, table: int, proto: int, scope: int, kind: int) -> bytes:
+    family = _family(subnet.version)
+    short = table if table < _ONE_BYTE_TABLES else 0
+    return _RTMSG.pack(family, subnet.prefixlen, 0, 0, short, proto, scope, kind, 0)
 
 
 def _family(version: int) -> int:

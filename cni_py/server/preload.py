@@ -68,6 +68,8 @@ def load() -> None:
     """Load all plugins and go through the motions until the code is specialised."""
     for executable in skel.EXECUTABLES.values():
         import_module(executable.module)
+    # What only some calls need, and then at once.
+    import_module("cni_py.kernel.messages")
     for _ in range(_REHEARSALS):
         rehearse()
 
