@@ -11,7 +11,8 @@ import fcntl
 import os
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import KernelError, kernel_error
 
@@ -174,6 +175,13 @@ def _setns(fd: int, what: str) -> None:
     # Python 3.11 has no os.setns.
     import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, _CLONE_NEWNET) != 0:
+    if _libc_setns()(fd, _CLONE_NEWNET) != 0:
         raise KernelError(what, ctypes.get_errno())
+
+
+@cache
+def _libc_setns() -> Any:
+    """libc's function; each look-up of the library would build a class anew."""
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True).setns
