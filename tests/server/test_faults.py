@@ -183,11 +183,14 @@ def test_killed_server(served: Host, server: Server, held: Held) -> None:
 
 
 def test_killed_worker_that_waits(served: Host, server: Server) -> None:
-    """Nobody notices."""
+    """Nobody notices: a call that one of them got before it was gone is standalone."""
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
     for index in range(6):
-        works(served, f"c{index}")
+        container = served.container(f"c{index}")
+        served.add("bridge", l3(), container)
+        served.delete("bridge", l3(), container)
+    works(served, "after")
 
 
 def test_namespace_vanishes_during_the_call(served: Host, held: Held) -> None:
