@@ -94,13 +94,19 @@ def snapshot(netlink: Netlink, index: int) -> list[bytes]:
     return [one[_NLMSG_BYTES:] for one in bodies if _flags(one) & IFA_F_PERMANENT]
 
 
-def put_back(index: int, name: str, address: bytes) -> Request:
-    """The request that gives a link an address of a `snapshot`, unless it has it."""
-    family, length, flags, scope, _ = _INFO.unpack_from(address)
-    message = _INFO.pack(family, length, flags, scope, index)
+def put_back(index: int, name: str, address: bytes, *, flags: int = 0) -> Request:
+    """The request that gives a link an address of a `snapshot`, unless it has it.
+
+    `flags` are added to those that it had.
+    """
+    family, length, own, scope, _ = _INFO.unpack_from(address)
+    message = _INFO.pack(family, length, (own | flags) & 0xFF, scope, index)
     for kind, value in attributes(address, _INFO.size).items():
+        if kind == _IFA_FLAGS:
+            wide = int.from_bytes(value, sys.byteorder) | flags
+            message += attribute(kind, wide.to_bytes(len(value), sys.byteorder))
         # The times at which it was set.
-        if kind != _IFA_CACHEINFO:
+        elif kind != _IFA_CACHEINFO:
             message += attribute(kind, value)
     present = frozenset({errno.EEXIST})
     return Request(f"restore an address of {name}", RTM_NEWADDR, message, CREATE, present)

@@ -25,6 +25,7 @@ RTM_SETLINK = 19
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
+IFF_ALLMULTI = 0x200
 
 _EXT_MASK_BRIDGE_VLANS = 1 << 1
 
@@ -37,7 +38,7 @@ _IFNAME_BYTES = 16
 
 # linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
-_IFLA_MASTER, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 16, 18, 20
+_IFLA_MASTER, _IFLA_TXQLEN, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 13, 16, 18, 20
 _IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID, _IFLA_ALT_IFNAME = 27, 30, 37, 53
 _IFLA_NET_NS_FD, _IFLA_PERM_ADDRESS, _IFLA_PARENT_DEV_NAME, _IFLA_PARENT_BUS_NAME = 28, 54, 56, 57
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -56,7 +57,8 @@ class Link(NamedTuple):
 
     `group` marks a link that its maker has not finished: it can be set as the link is created, an
     alias cannot. `parent` is the hardware behind it, as `pci/0000:00:03.0`; Linux before 5.14 does
-    not tell. `data` has the attributes of the link's kind.
+    not tell. `data` has the attributes of the link's kind. `promiscuous` and `all_multicast` are
+    what was asked for by flag; `promiscuity` also counts what others need.
     """
 
     ifindex: int
@@ -78,6 +80,9 @@ class Link(NamedTuple):
     permanent_mac: str
     parent: str
     data: Mapping[int, bytes]
+    promiscuous: bool
+    all_multicast: bool
+    queue_length: int
 
     def number(self, attribute: int) -> int | None:
         """A number among the attributes of the link's kind, None if it has no such."""
@@ -428,6 +433,9 @@ def _link(body: bytes) -> Link:
             if one in have
         ),
         data=data,
+        promiscuous=bool(flags & IFF_PROMISC),
+        all_multicast=bool(flags & IFF_ALLMULTI),
+        queue_length=_number(have.get(_IFLA_TXQLEN)),
     )
 
 

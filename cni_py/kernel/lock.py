@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from cni_py.spec.attachment import Attachment
 
+    from .netns import Netns
+
 _SECONDS = 30.0
 _FOLDER = "/run/cni-py/attachments"
 
@@ -46,6 +48,20 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
         finally:
             os.close(lock)
     yield
+
+
+@contextmanager
+def alone_in(container: Netns) -> Iterator[None]:
+    """Let no other call change the container's namespace while the block runs.
+
+    The lock is on the namespace itself, as the reference's is: there is no file at its path to
+    create, and none to leave behind (W-SB1). Raises CniError 11 after 30 s, and Interrupted.
+    """
+    take_lock(container.fd, container.path)
+    try:
+        yield
+    finally:
+        fcntl.flock(container.fd, fcntl.LOCK_UN)
 
 
 def _opened(path: str) -> int | None:

@@ -56,6 +56,21 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
             return False
 
 
+def find(sandbox: Sandbox, netns: str) -> Netns | None:
+    """The recorded namespace, open: at the path `netns`, or where it was. None if it is gone.
+
+    Raises KernelError.
+    """
+    for path in dict.fromkeys((netns, sandbox.path)):
+        container = open_netns(path) if path else None
+        if container is None:
+            continue
+        if sandbox.is_it(container):
+            return container
+        container.close()
+    return None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Whose it is, and of which boot (`boot_id()`). A plugin's own record adds what it keeps."""
 
