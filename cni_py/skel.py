@@ -53,9 +53,12 @@ EXECUTABLES: Mapping[str, Executable] = {
     "loopback": Executable("cni_py.plugins.loopback"),
     "macvlan": Executable("cni_py.plugins.macvlan"),
     "ptp": Executable("cni_py.plugins.ptp"),
+    "sbr": Executable("cni_py.plugins.sbr"),
     "static": Executable("cni_py.ipam.static"),
     "tap": Executable("cni_py.plugins.tap"),
+    "tuning": Executable("cni_py.plugins.tuning"),
     "vlan": Executable("cni_py.plugins.vlan"),
+    "vrf": Executable("cni_py.plugins.vrf", "0.3.1"),
 }
 
 _STDIN, _STDOUT, _STDERR = range(3)

@@ -1,0 +1,152 @@
+"""How an interface was before tuning changed it: a file an attachment, in the reference's form.
+
+The reference reads and removes what it knows, and does not mind our own key beside it: either can
+undo what the other has set (decision 26).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.kernel.errors import kernel_error
+
+from . import records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni_py.kernel.netns import Netns
+    from cni_py.spec.attachment import Attachment
+
+    from .records import Sandbox
+
+_SUFFIX, _NEW = ".json", ".new"
+
+
+class SysctlValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A sysctl's value before, None where it cannot be read, and as it read once it was set."""
+
+    before: str | None
+    after: str | None
+
+
+class Own(records.Record, frozen=True, kw_only=True):
+    """What the reference's file has no key for: whose it is, sysctls by path in order, and what
+    the kernel forgets while IPv6 is off: the interface's addresses and routes, as its messages.
+    """
+
+    sysctls: dict[str, SysctlValue] = msgspec.field(default_factory=dict)
+    addresses: tuple[bytes, ...] = ()
+    routes: tuple[bytes, ...] = ()
+
+
+class Backup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The former values of what was changed; `own` is missing in the reference's files."""
+
+    mac: str = ""
+    promisc: bool | None = None
+    mtu: int = 0
+    allmulti: bool | None = None
+    tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
+    own: Own | None = msgspec.field(default=None, name="cni-py")
+
+    def has_link(self) -> bool:
+        """Whether an attribute of the interface is in it."""
+        return self != Backup(own=self.own)
+
+
+def path_of(folder: str, attachment: Attachment) -> str:
+    """Where the reference has the file too: the network's name is not in it."""
+    return f"{folder}/{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
+
+
+def read(path: str) -> tuple[bytes, Backup | None]:
+    """The file as it is, and what it says: None for no file or one that makes no sense.
+
+    Raises KernelError.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return b"", None
+    except OSError as error:
+        raise kernel_error(f"read {path}", error) from error
+    try:
+        return data, msgspec.json.decode(data, type=Backup)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        sys.stderr.write(f"cni-py: {path} is damaged and says nothing: {error}\n")
+        return data, None
+
+
+def write(path: str, backup: Backup) -> None:
+    """Write the file, which appears whole. Raises KernelError."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(backup), indent=1))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """The same with its content. Raises KernelError."""
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(path + _NEW, flags, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.rename(path + _NEW, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(path + _NEW)
+        raise kernel_error(f"write {path}", error) from error
+
+
+def drop(path: str) -> None:
+    """Remove the file. Raises KernelError."""
+    for one in (path, path + _NEW):
+        try:
+            os.unlink(one)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise kernel_error(f"remove {one}", error) from error
+
+
+def of_network(folder: str, network: str) -> Iterator[tuple[str, Backup, Own]]:
+    """Path and content of each file that ours is of the network. The reference's do not say."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise kernel_error(f"list {folder}", error) from error
+    for name in names:
+        if not name.endswith(_SUFFIX):
+            continue
+        _, backup = read(f"{folder}/{name}")
+        if backup is not None and backup.own is not None and backup.own.network == network:
+            yield f"{folder}/{name}", backup, backup.own
+
+
+def of_attachment(
+    attachment: Attachment,
+    sandbox: Sandbox,
+    sysctls: dict[str, SysctlValue],
+) -> Own:
+    """Our own part."""
+    return Own(
+        network=attachment.network,
+        container_id=attachment.container_id,
+        ifname=attachment.ifname,
+        boot=records.boot_id(),
+        sandbox=sandbox,
+        sysctls=sysctls,
+    )
+
+
+def is_of(own: Own, container: Netns) -> bool:
+    """Whether what was kept is of that namespace. Raises KernelError."""
+    return own.boot == records.boot_id() and own.sandbox.is_it(container)

@@ -1,0 +1,136 @@
+"""tuning's configuration, and what it asks for in the end (6.4)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.spec.args import load_args
+from cni_py.spec.config import PluginConfig
+from cni_py.spec.errors import CniError, Code
+
+from . import mtu as mtus
+from . import tuning_sysctl
+from .hardware_address import Mac, parse_mac
+from .mtu import Mtu
+
+if TYPE_CHECKING:
+    from cni_py.spec.call import Call
+
+    from .tuning_sysctl import Sysctl
+
+_DATA_DIR = "/run/cni/tuning"
+_MIN_MTU, _MAX_MTU = 68, 65535
+_MAX_QUEUE_LENGTH = 2**32 - 1
+_IFNAME = "IFNAME"
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """`args.cni`: what is set there wins."""
+
+    sysctl: dict[str, str] = msgspec.field(default_factory=dict)
+    mac: str = ""
+    promisc: bool | None = None
+    mtu: int | None = None
+    allmulti: bool | None = None
+    tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
+
+
+class _Args(msgspec.Struct, frozen=True, kw_only=True):
+    cni: _Asked = _Asked()
+
+
+class DelConfig(PluginConfig, frozen=True, kw_only=True):
+    """What DEL needs to know."""
+
+    data_dir: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where the former values are kept. Raises CniError 7."""
+        if "\0" in self.data_dir:
+            raise CniError(Code.INVALID_CONFIG, "dataDir contains NUL", "it is a folder's path")
+        return os.path.abspath(self.data_dir or _DATA_DIR)
+
+
+class Config(DelConfig, frozen=True, kw_only=True):
+    """tuning's configuration: an attribute that is not given is left as it is."""
+
+    sysctl: dict[str, str] = msgspec.field(default_factory=dict)
+    mac: str = ""
+    promisc: bool = False
+    mtu: Mtu = 0
+    allmulti: bool | None = None
+    tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
+    args: _Args = _Args()
+    runtime_config: Mac = Mac()
+
+
+class Wanted(NamedTuple):
+    """What is to be set: sysctls in the configuration's order, and attributes of the interface.
+
+    `""`, 0 and None leave an attribute as it is, as does `promisc` False.
+    """
+
+    sysctls: tuple[Sysctl, ...]
+    mac: str
+    promisc: bool
+    mtu: int
+    allmulti: bool | None
+    queue_length: int | None
+
+    @property
+    def changes_link(self) -> bool:
+        """Whether an attribute of the interface is asked for."""
+        options = (self.allmulti, self.queue_length)
+        return bool(self.mac or self.promisc or self.mtu) or options != (None, None)
+
+
+def wanted(call: Call[Config]) -> Wanted:
+    """What the configuration, CNI_ARGS and `args` ask for together. Raises CniError 7 or 4."""
+    config, asked = call.config, call.config.args.cni
+    if config.folder == "/":
+        raise CniError(Code.INVALID_CONFIG, "dataDir is /", "the folder is tuning's own")
+    mtu = asked.mtu if asked.mtu is not None else mtus.of(call)
+    mtus.require(mtu, _MIN_MTU, _MAX_MTU)
+    length = asked.tx_queue_length
+    length = config.tx_queue_length if length is None else length
+    if length is not None and not 0 <= length <= _MAX_QUEUE_LENGTH:
+        msg = f"invalid txQLen {length}"
+        raise CniError(Code.INVALID_CONFIG, msg, f"txQLen is 0 to {_MAX_QUEUE_LENGTH}")
+    return Wanted(
+        sysctls=_sysctls(call),
+        mac=_mac(call),
+        promisc=config.promisc if asked.promisc is None else asked.promisc,
+        mtu=mtu,
+        allmulti=config.allmulti if asked.allmulti is None else asked.allmulti,
+        queue_length=length,
+    )
+
+
+def _sysctls(call: Call[Config]) -> tuple[Sysctl, ...]:
+    config, asked = call.config, call.config.args.cni
+    if not config.sysctl and not asked.sysctl:
+        return ()
+    tuning_sysctl.require_distinct(call.request.stdin)
+    # STATUS is of no interface.
+    ifname = call.ifname or _IFNAME
+    parsed = tuning_sysctl.parse(config.sysctl, ifname)
+    parsed |= tuning_sysctl.parse(asked.sysctl, ifname)
+    if call.verb in ("ADD", "STATUS"):
+        tuning_sysctl.require_allowed(parsed.values(), ifname)
+    return tuple(parsed.values())
+
+
+def _mac(call: Call[Config]) -> str:
+    """The hardware address: `args.cni.mac` wins here, unlike in the interface plugins."""
+    config = call.config
+    sources = (
+        ("args.cni.mac", config.args.cni.mac),
+        ("runtimeConfig.mac", config.runtime_config.mac),
+        ("CNI_ARGS MAC", load_args(call.args, ("MAC",)).get("MAC", "")),
+        ("the key mac", config.mac),
+    )
+    return next((parse_mac(text, source) for source, text in sources if text), "")
