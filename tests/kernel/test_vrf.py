@@ -130,7 +130,8 @@ def test_configured_table_and_existing_vrf(host: Host) -> None:
     container = attached(host, links=("eth0", "eth1"))
     container.run("ip", "link", "add", "blue", "type", "vrf", "table", "77")
     container.run("ip", "link", "set", "blue", "up")
-    for keys in ({}, {"table": 77}):
+    either: tuple[dict[str, Any], ...] = ({}, {"table": 77})
+    for keys in either:
         config = chained(**keys)
         host.add("vrf", config, container)
         assert "10.10.0.0/24 via 10.0.0.1 mtu 1400" in routes(container, "eth0", 77)
@@ -143,7 +144,7 @@ def test_configured_table_and_existing_vrf(host: Host) -> None:
     assert host.call("vrf", "CHECK", config, container, "eth1").status == 0
 
 
-IN_THE_WAY = {
+IN_THE_WAY: dict[str, tuple[dict[str, Any], str]] = {
     "ip link add blue type vrf table 5": (
         {"table": 6},
         "VRF blue already exist with different routing table 5",
