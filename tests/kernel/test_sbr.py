@@ -14,6 +14,7 @@ from fixtures.configs import routed
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, refusal
 from fixtures.reference import reference
+from fixtures.settled import settled
 
 V4, V6 = "192.168.1.209/24", "fd00:1::209/64"
 GATEWAYS = {"192.168.1.209": "192.168.1.1", "fd00:1::209": "fd00:1::1"}
@@ -36,6 +37,7 @@ def attached(host: Host, name: str = "c1", ips: Any = (V4, V6), default: bool = 
             family = "-6" if ":" in gateway else "-4"
             route = ("default", "via", gateway, "dev", "net1", "metric", "50")
             container.run("ip", family, "route", "add", *route)
+    settled(container, ips)
     return container
 
 

@@ -11,6 +11,7 @@ from fixtures.configs import l3
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, refusal
 from fixtures.reference import reference
+from fixtures.settled import settled
 
 MAC = "c2:b0:57:49:47:f1"
 FOLDER = "/run/cni/tuning"
@@ -35,6 +36,7 @@ def attached(host: Host, name: str = "c1", ifname: str = "eth0", ips: Any = ()) 
         container.run("ip", "link", "set", link, "up")
     for address in ips:
         container.run("ip", "addr", "add", address, "dev", ifname, "nodad")
+    settled(container, ips)
     return container
 
 
@@ -339,6 +341,7 @@ def test_failed_add_reverts_all(host: Host, case: str, earlier: bool) -> None:
         container.run("ip", "link", "set", link, "up")
     for address in ("10.1.2.9/24", "fd00:1::2/64"):
         container.run("ip", "addr", "add", address, "dev", "eth0", "nodad")
+    settled(container, ["fd00:1::2/64"])
     container.run("ip", "route", "add", "default", "via", "10.1.2.1")
     container.run("ip", "-6", "route", "add", "default", "via", "fd00:1::1")
     first = state(container)

@@ -10,6 +10,7 @@ import pytest
 
 from fixtures.host import BIN, Container, Host, refusal
 from fixtures.reference import reference
+from fixtures.settled import settled
 
 V4, V6 = "10.0.0.2/24", "fd00:2::2/64"
 
@@ -32,6 +33,7 @@ def attached(host: Host, name: str = "c1", links: Any = ("eth0",)) -> Container:
             f"ip route add 198.51.{number}.0/24 dev {link} table 300",
         ]
     container.run("sh", "-ec", "; ".join(script))
+    settled(container, ("fd00:2::2", "fd00:2:0:1::2", "fd00:2:0:2::2")[: len(links)])
     return container
 
 
