@@ -9,6 +9,7 @@ import sys
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, NamedTuple
 
+from .errors import KernelError
 from .netlink import CREATE, Netlink, Request, attribute, attributes
 
 if TYPE_CHECKING:
@@ -63,11 +64,19 @@ def delete(rule: Rule) -> Request:
 
 
 def dump(netlink: Netlink) -> list[Rule]:
-    """The rules of both IP versions. Raises KernelError, EOPNOTSUPP in a kernel without rules."""
+    """The rules of both IP versions; IPv6 may be off.
+
+    Raises KernelError, with EOPNOTSUPP in a kernel without rules.
+    """
     found = []
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         message = _HEADER.pack(family, 0, 0, 0, 0, 0, 0)
-        bodies = netlink.dump(Request("list the rules", RTM_GETRULE, message))
+        try:
+            bodies = netlink.dump(Request("list the rules", RTM_GETRULE, message))
+        except KernelError as error:
+            if version == 6 and error.errno == errno.EAFNOSUPPORT:
+                continue
+            raise
         found += [_rule(version, body) for body in bodies]
     return found
 

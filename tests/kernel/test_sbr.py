@@ -180,6 +180,15 @@ def test_without_gateway(host: Host) -> None:
     assert state(container) == before
 
 
+def test_result_without_interfaces(host: Host) -> None:
+    """[6.5] Of an older version: its addresses are the interface's."""
+    container = attached(host)
+    family = {"ip": V4, "gateway": "192.168.1.1"}
+    config = sourced(cniVersion="0.2.0", prevResult={"cniVersion": "0.2.0", "ip4": family})
+    assert host.add("sbr", config, container, "net1")["ip4"] == family
+    assert rules(container) == ["from 192.168.1.209 lookup 100"]
+
+
 def test_link_local_routes_stay(host: Host) -> None:
     """[W-SB5] IPv6 does not work on a link without them."""
     container = attached(host)

@@ -103,6 +103,24 @@ def test_worked_example(host: Host) -> None:
     assert files(host) == []
 
 
+@pytest.mark.parametrize("version", ["0.1.0", "0.3.1", "1.0.0"])
+def test_older_versions(host: Host, version: str) -> None:
+    """[6.4] A result without interfaces is passed on, one with them has the new address."""
+    container = attached(host)
+    config = tuned(container, ips=["10.1.2.9/24"], mac=MAC) | {"cniVersion": version}
+    if version == "0.1.0":
+        config["prevResult"] = {"ip4": {"ip": "10.1.2.9/24"}}
+    else:
+        config["prevResult"]["cniVersion"] = version
+        for one in config["prevResult"]["ips"]:
+            one.update({"version": "4"} if version == "0.3.1" else {})
+    result = host.add("tuning", config, container)
+    assert result["cniVersion"] == version
+    assert [one["mac"] for one in result.get("interfaces", ())][1:2] in ([], [MAC])
+    assert ("interfaces" in result) == (version != "0.1.0")
+    assert container.link()["address"] == MAC
+
+
 KEYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mac": ({"mac": "C2-B0-57-49-47-F1"}, {"address": MAC}),
     "mac of CNI_ARGS": ({"CNI_ARGS": f"MAC={MAC}", "mac": "02:00:00:00:00:99"}, {"address": MAC}),
