@@ -47,6 +47,7 @@ EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
     "dhcp": Executable("cni_py.ipam.dhcp"),
     "dummy": Executable("cni_py.plugins.dummy"),
+    "firewall": Executable("cni_py.plugins.firewall"),
     "host-device": Executable("cni_py.plugins.host_device"),
     "host-local": Executable("cni_py.ipam.host_local"),
     "ipvlan": Executable("cni_py.plugins.ipvlan"),

@@ -55,6 +55,18 @@ def rules(version: int, table: str, chain: str) -> list[str] | None:
     return [line for line in output.splitlines() if line.startswith("-A ")]
 
 
+def chains(version: int, table: str) -> dict[str, list[str]]:
+    """The rules of every chain of a table, without the `-A CHAIN ` before each."""
+    arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-t", table, "-S"]
+    found: dict[str, list[str]] = {}
+    for line in _run(arguments, f"list the table {table}").splitlines():
+        verb, chain, *rest = line.split(" ", 2)
+        listed = found.setdefault(chain, [])
+        if verb == "-A":
+            listed += rest
+    return found
+
+
 def quoted(text: str) -> str:
     """`text` as one argument of a rule line."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

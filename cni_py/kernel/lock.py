@@ -31,7 +31,14 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
     A DEL that comes while an ADD still runs, or undoes itself, would take away half of what the
     next ADD sets up. Raises CniError 11 after 30 s. Where /run cannot be written, nobody waits.
     """
-    path = f"{_FOLDER}/{plugin}-{attachment.key}"
+    with named(f"{plugin}-{attachment.key}"):
+        yield
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Hold the lock of that name, which is no path. Its file is gone when nobody has it."""
+    path = f"{_FOLDER}/{name}"
     while (lock := _opened(path)) is not None:
         try:
             take_lock(lock, path)

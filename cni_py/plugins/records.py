@@ -6,6 +6,7 @@ flushed them. Each record is of one boot, since no container outlives it.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni_py.kernel.netns import Netns
+
+# What rmdir(2) says of a folder that somebody else still uses.
+NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _SUFFIX, _NEW = ".json", ".new"
@@ -71,14 +75,13 @@ def find(sandbox: Sandbox, netns: str) -> Netns | None:
     return None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose it is, and of which boot (`boot_id()`). A plugin's own record adds what it keeps."""
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose it is, and of which boot (`boot_id()`)."""
 
     network: str
     container_id: str
     ifname: str
     boot: str
-    sandbox: Sandbox
 
     @property
     def attachment(self) -> Attachment:
@@ -86,7 +89,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return Attachment(self.network, self.container_id, self.ifname)
 
 
-R = TypeVar("R", bound=Record)
+class Record(Owned, frozen=True, kw_only=True):
+    """With the container's namespace. A plugin's own record adds what it keeps."""
+
+    sandbox: Sandbox
+
+
+R = TypeVar("R", bound=Owned)
 
 
 class Records(Generic[R]):
@@ -98,7 +107,7 @@ class Records(Generic[R]):
 
     def save(self, record: R) -> None:
         """Write the record; the file appears whole. Raises KernelError."""
-        path = self._path(record.attachment)
+        path = self._path(record.attachment.key)
         try:
             os.makedirs(self.folder, 0o700, exist_ok=True)
             fd = os.open(path + _NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -110,11 +119,15 @@ class Records(Generic[R]):
 
     def load(self, attachment: Attachment) -> R | None:
         """The attachment's record, None without one, or with one of an earlier boot."""
-        return self._read(self._path(attachment))
+        return self._read(self._path(attachment.key))
+
+    def load_key(self, key: str) -> R | None:
+        """The same by the attachment's key."""
+        return self._read(self._path(key))
 
     def drop(self, attachment: Attachment) -> None:
         """Forget the attachment. Raises KernelError."""
-        path = self._path(attachment)
+        path = self._path(attachment.key)
         for one in (path, path + _NEW):
             try:
                 os.unlink(one)
@@ -150,8 +163,8 @@ class Records(Generic[R]):
             return None
         return record if record.boot == boot_id() else None
 
-    def _path(self, attachment: Attachment) -> str:
-        return f"{self.folder}/{attachment.key}{_SUFFIX}"
+    def _path(self, key: str) -> str:
+        return f"{self.folder}/{key}{_SUFFIX}"
 
 
 def boot_id() -> str:

@@ -1,0 +1,150 @@
+"""What firewall has set for an attachment, and who else an address or a bridge is held by.
+
+The rules themselves do not say whose they are: iptables' are the reference plugin's, and a bridge's
+isolation is there for all of its containers. So beside the record there is an empty file in a
+folder an address and a bridge: nobody has to read all records.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.kernel import lock
+from cni_py.kernel.errors import kernel_error
+
+from . import records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
+
+_FOLDER = "/run/cni-py/firewall"
+_HELD = f"{_FOLDER}/held"
+_BRIDGE, _ADDRESS = "bridge-", "address-"
+
+
+class Record(records.Record, frozen=True, kw_only=True):
+    """What ADD sets.
+
+    `bridge` is the interface through which the container is reached, `port` its own port on a
+    bridge; both are empty where `policy` is open. `isolation` is the backend of the policy.
+    """
+
+    backend: str
+    addresses: tuple[str, ...]
+    admin_chain: str = ""
+    zone: str = ""
+    policy: str = OPEN
+    bridge: str = ""
+    port: str = ""
+    isolation: str = ""
+
+    def of_version(self, version: int) -> list[str]:
+        """The addresses of IPv4 or IPv6."""
+        return [one for one in self.addresses if (6 if ":" in one else 4) == version]
+
+    def without_port(self) -> Record:
+        """The same where the port needs no rule of its own."""
+        return msgspec.structs.replace(self, port="")
+
+    @property
+    def uses_nftables(self) -> bool:
+        """Whether anything of it is in nftables."""
+        return "nftables" in (self.backend, self.isolation) or bool(self.port)
+
+    @property
+    def versions(self) -> list[int]:
+        """The IP versions of the addresses."""
+        return [version for version in (4, 6) if self.of_version(version)]
+
+
+RECORDS = records.Records(_FOLDER, Record)
+
+
+@contextmanager
+def serialised(record: Record) -> Iterator[None]:
+    """Let no other call change the isolation of the record's bridge. Raises CniError 11."""
+    with lock.named(f"firewall-{record.bridge}") if record.bridge else nullcontext():
+        yield
+
+
+def hold(record: Record) -> None:
+    """Note who holds the addresses and the bridge. Raises KernelError."""
+    for path in _held_by(record):
+        folder = os.path.dirname(path)
+        while True:
+            try:
+                os.makedirs(folder, 0o700, exist_ok=True)
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                break
+            except FileNotFoundError:
+                # The last holder has gone, and has taken the folder away.
+                continue
+            except OSError as error:
+                raise kernel_error(f"write {path}", error) from error
+
+
+def release(record: Record) -> None:
+    """Take that back. Raises KernelError."""
+    for path in _held_by(record):
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            os.rmdir(os.path.dirname(path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in records.NOT_EMPTY:
+                raise kernel_error(f"remove {path}", error) from error
+
+
+def is_held(address: str, besides: str) -> bool:
+    """Whether another attachment than that of the key `besides` has the address."""
+    return any(key != besides for key in _names(f"{_ADDRESS}{address}"))
+
+
+def live_holder(address: str, besides: str) -> Record | None:
+    """The record of a living container that has the address too, but that of the key `besides`."""
+    for key in _names(f"{_ADDRESS}{address}"):
+        if key != besides:
+            record = RECORDS.load_key(key)
+            if record is not None and record.sandbox.is_alive():
+                return record
+    return None
+
+
+def bridge_policy(bridge: str, besides: str = "") -> str:
+    """The strictest policy that containers of the bridge ask for; `open` without any."""
+    asked = {
+        policy
+        for key, _, policy in (name.partition(".") for name in _names(f"{_BRIDGE}{bridge}"))
+        if key != besides
+    }
+    return next((one for one in (ISOLATED, SAME_BRIDGE) if one in asked), OPEN)
+
+
+def live_records() -> Iterator[Record]:
+    """The records of containers that live."""
+    for record in RECORDS.every():
+        if record.sandbox.is_alive():
+            yield record
+
+
+def _held_by(record: Record) -> Iterator[str]:
+    key = record.attachment.key
+    for address in record.addresses:
+        yield f"{_HELD}/{_ADDRESS}{address}/{key}"
+    if record.bridge:
+        yield f"{_HELD}/{_BRIDGE}{record.bridge}/{key}.{record.policy}"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(f"{_HELD}/{folder}"))
+    except FileNotFoundError:
+        return []
