@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _NAME = "org.fedoraproject.FirewallD1"
 _PATH = "/org/fedoraproject/FirewallD1"
 _SECONDS = 30.0
+# What it says of an address that the zone, if there is one, has not.
+_NOT_IN_ZONE = frozenset({"NOT_ENABLED", "UNKNOWN_SOURCE", "ZONE_CONFLICT", "INVALID_ZONE"})
 _SOCKET = "/run/dbus/system_bus_socket"
 
 
@@ -61,7 +63,7 @@ class Firewalld:
         try:
             self._zone(what, "removeSource", zone, source)
         except FirewalldError as error:
-            if error.reason not in ("NOT_ENABLED", "UNKNOWN_SOURCE", "INVALID_ZONE"):
+            if error.reason not in _NOT_IN_ZONE:
                 raise
 
     def has_source(self, zone: str, source: str) -> bool:
