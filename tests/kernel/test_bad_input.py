@@ -62,6 +62,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         runtimeConfig={"mac": "02:00:00:00:00:02"},
         **SHARED,
     ),
+    "firewall": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "firewall",
+        "backend": "nftables",
+        "iptablesAdminChainName": "ADMIN",
+        "firewalldZone": "internal",
+        "ingressPolicy": "open",
+        **SHARED,
+    },
     "host-local": ipam(
         **{key: value for key, value in HOST_LOCAL.items() if key != "type"},
     )

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 CONFIGS: dict[str, dict[str, Any]] = {
     "bridge": l3(),
+    "firewall": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "firewall",
+        "backend": "nftables",
+        "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]},
+    },
     "host-local": ipam(ranges=[V4]),
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"},
     "ipvlan": child("ipvlan"),
@@ -345,7 +352,7 @@ def test_collecting(host: Host, plugin: str) -> None:
     for keys in ({"cni.dev/attachments": alive}, {"cni.dev/valid-attachments": alive}):
         outcome = host.call(plugin, "GC", config | keys)
         assert (outcome.status, outcome.stdout) == (0, "")
-    with_addresses = plugin not in ("loopback", "static")
+    with_addresses = plugin not in ("firewall", "loopback", "static")
     assert len(host.allocated("net1")) == len(host.allocated("net2")) == with_addresses
     assert len(host.ports("br-net1")) == len(host.ports("br-net2")) == (plugin == "bridge")
 
