@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import msgspec
 
 from . import __version__
 from .doctor import examine
@@ -60,6 +61,11 @@ def install(folder: Path) -> None:
     help="1 gives every call a process of its own.",
 )
 @click.option("--call-seconds", default=Settings().call_seconds, show_default=True)
+@click.option(
+    "--restore-rules",
+    is_flag=True,
+    help="Make the rules of live containers again when somebody has flushed them.",
+)
 def serve(
     path: Path,
     metrics_socket: Path,
@@ -67,6 +73,7 @@ def serve(
     idle_workers: int,
     calls_per_worker: int,
     call_seconds: float,
+    restore_rules: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Serve the plugins' calls from processes that are forked ahead with everything loaded."""
     from .server.start import start
@@ -76,6 +83,7 @@ def serve(
         max_workers=workers,
         calls_per_worker=calls_per_worker,
         call_seconds=call_seconds,
+        restore_rules=restore_rules,
     )
     try:
         start(path, metrics_socket, settings)
@@ -120,6 +128,34 @@ def doctor(folder: Path, path: Path) -> None:
         if one.advice:
             click.echo(f"     {one.advice}")
     sys.exit(0 if all(one.good for one in findings) else 1)
+
+
+@main.group()
+def firewall() -> None:
+    """The rules that let containers through, isolate, masquerade and publish them."""
+
+
+@firewall.command()
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def restore(as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
+    """Rebuild the rules of live containers after somebody has flushed them.
+
+    For after `firewall-cmd --reload`, `nft flush ruleset` or `iptables-restore`. Rules that are
+    there already stay.
+    """
+    from .plugins.restoring import restore as restore_all
+
+    done = restore_all()
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(done)))
+    else:
+        click.echo(
+            f"restored: {done.nftables} commands of nftables, {done.iptables} lines of iptables, "
+            f"{done.firewalld} sources of firewalld"
+        )
+        for one in done.errors:
+            click.echo(f"cni-py firewall restore: {one}", err=True)
+    sys.exit(1 if done.errors else 0)
 
 
 @main.command()

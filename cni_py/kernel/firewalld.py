@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cni_py.spec.errors import CniError, Code
@@ -128,6 +129,54 @@ def require() -> Firewalld:
         msg = "firewalld does not answer on the system bus"
         raise CniError(Code.INTERNAL, msg, 'start it, or set backend to "nftables" or "iptables"')
     return found
+
+
+class Reloads:
+    """A connection that hears when firewalld has reloaded, or has come up."""
+
+    def __init__(self, connection: DBusConnection) -> None:
+        self._connection = connection
+        self.socket = connection.sock
+
+    def happened(self) -> bool:
+        """Read what has come: whether firewalld has forgotten its sources. Raises OSError."""
+        from jeepney import HeaderFields
+
+        found = False
+        while True:
+            try:
+                message = self._connection.receive(timeout=0)
+            except TimeoutError:
+                return found
+            member = message.header.fields.get(HeaderFields.member)
+            # Whose name it is, who had it, who has it now.
+            came = member == "NameOwnerChanged" and message.body[0] == _NAME and message.body[2]
+            found = found or member == "Reloaded" or bool(came)
+
+
+def reloads() -> Reloads | None:
+    """Listen for that; None where there is no system bus."""
+    if not _bus_listens():
+        return None
+    from jeepney import DBus, MatchRule, message_bus
+    from jeepney.io.blocking import open_dbus_connection
+
+    reloaded = MatchRule(type="signal", interface=_NAME, member="Reloaded", path=_PATH)
+    came = MatchRule(type="signal", interface=message_bus.interface, member="NameOwnerChanged")
+    came.add_arg_condition(0, _NAME)
+    try:
+        connection = open_dbus_connection("SYSTEM")
+        for rule in (reloaded, came):
+            connection.send_and_get_reply(DBus().AddMatch(rule), timeout=_SECONDS)
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return Reloads(connection)
+
+
+def preload() -> None:
+    """Load the library where it will be needed."""
+    if _bus_listens():
+        import_module("jeepney.io.blocking")
 
 
 def _bus_listens() -> bool:

@@ -90,13 +90,56 @@ def _is_at(path: str, fd: int) -> bool:
         return False
 
 
-def take_lock(fd: int, path: str) -> None:
+@contextmanager
+def changing_rules() -> Iterator[None]:
+    """Change records and rules together, while nobody restores rules from records.
+
+    Raises CniError 11 after 30 s.
+    """
+    with _rules(fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def restoring_rules() -> Iterator[None]:
+    """Let nobody change records and rules while the block runs. Raises CniError 11 after 30 s."""
+    with _rules(fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _rules(kind: int) -> Iterator[None]:
+    """The lock is on the folder itself."""
+    fd = _opened_folder()
+    if fd is None:
+        yield
+        return
+    try:
+        take_lock(fd, _FOLDER, kind)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _opened_folder() -> int | None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(_FOLDER, flags)
+        except FileNotFoundError:
+            os.makedirs(_FOLDER, 0o700, exist_ok=True)
+            return os.open(_FOLDER, flags)
+    except OSError:
+        return None
+
+
+def take_lock(fd: int, path: str, kind: int = fcntl.LOCK_EX) -> None:
     """flock(2) with a limit. Raises CniError 11, which names the holder, when it passes.
 
     Raises Interrupted.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         pass
     else:
@@ -109,7 +152,7 @@ def take_lock(fd: int, path: str) -> None:
     signal.setitimer(signal.ITIMER_REAL, _SECONDS)
     try:
         with interruption.waiting():
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, kind)
     except TimeoutError:
         msg = f"the lock {path} was not free within {_SECONDS:.0f} s"
         raise CniError(Code.TRY_AGAIN_LATER, msg, _holder(fd)) from None

@@ -22,6 +22,7 @@ from .teardown import Teardown
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
+    from cni_py.kernel.nftables import Command
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
     from cni_py.spec.results import Result
@@ -59,8 +60,8 @@ def add(call: Call[Config]) -> Result:
     if stale is not None:
         _remove(stale)
     call.scope.enter_context(undone_on_failure(lambda: _remove(record)))
-    RECORDS.save(record)
     with step(record.backend), firewall_record.serialised(record):
+        RECORDS.save(record)
         firewall_record.hold(record)
         _set_up(record)
     return result
@@ -130,6 +131,33 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     with teardown.step():
         firewall_nftables.collect(network, valid)
     teardown.finish()
+    RECORDS.drop_others(network, valid)
+
+
+def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
+    """What lets the containers through that live, and isolates them, as their ADDs did: nftables'
+    commands, and the lines for iptables-restore of each IP version and table. Raises CniError.
+    """
+    live = firewall_record.live_records()
+    commands = firewall_nftables.restoring(live)
+    lines = {}
+    for version in (4, 6):
+        listed = [
+            one
+            for one in live
+            if IPTABLES in (one.backend, one.isolation) and version in one.versions
+        ]
+        if listed:
+            lines[version, "filter"] = firewall_iptables.restoring(listed, version)
+    return commands, lines
+
+
+def restore_sources() -> int:
+    """Give firewalld's zones their sources again; returns how many. Raises CniError."""
+    listed = [one for one in firewall_record.live_records() if one.backend == FIREWALLD]
+    for record in listed:
+        firewall_zone.set_up(record)
+    return sum(len(one.addresses) for one in listed)
 
 
 # What is to be set.
@@ -290,4 +318,4 @@ def _remove(record: Record) -> None:
                 firewall_nftables.tear_down(record)
         teardown.finish()
         firewall_record.release(record)
-    RECORDS.drop(record.attachment)
+        RECORDS.drop(record.attachment)

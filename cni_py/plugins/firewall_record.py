@@ -15,8 +15,9 @@ import msgspec
 
 from cni_py.kernel import lock
 from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.netlink import Netlink
 
-from . import records
+from . import records, veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +69,14 @@ RECORDS = records.Records(_FOLDER, Record)
 
 @contextmanager
 def serialised(record: Record) -> Iterator[None]:
-    """Let no other call change the isolation of the record's bridge. Raises CniError 11."""
-    with lock.named(f"firewall-{record.bridge}") if record.bridge else nullcontext():
+    """Let no other call change the isolation of the record's bridge, nor restore rules.
+
+    Raises CniError 11.
+    """
+    with (
+        lock.named(f"firewall-{record.bridge}") if record.bridge else nullcontext(),
+        lock.changing_rules(),
+    ):
         yield
 
 
@@ -128,11 +135,18 @@ def bridge_policy(bridge: str, besides: str = "") -> str:
     return next((one for one in (ISOLATED, SAME_BRIDGE) if one in asked), OPEN)
 
 
-def live_records() -> Iterator[Record]:
-    """The records of containers that live."""
-    for record in RECORDS.every():
-        if record.sandbox.is_alive():
-            yield record
+def live_records() -> list[Record]:
+    """The records of containers that live. Raises CniError.
+
+    A namespace may be at a path that cannot be seen from here, but a pair's host end dies with it.
+    """
+    with Netlink() as host:
+        attached = veth.attached(host)
+    return [
+        record
+        for record in RECORDS.every()
+        if record.attachment.key in attached or record.sandbox.is_alive()
+    ]
 
 
 def _held_by(record: Record) -> Iterator[str]:

@@ -27,14 +27,15 @@ from hashlib import sha512
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
-from cni_py.kernel import interruption, iptables
+from cni_py.kernel import interruption, iptables, lock
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
+from cni_py.spec.addresses import parse_cidr
 from cni_py.spec.attachment import Attachment, network_key
 from cni_py.spec.errors import CniError, Code
 
-from . import veth
+from . import records, veth
 from .interface import Held
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ _CHAIN_DIGITS = 16
 _IPTABLES_CHAIN_BYTES = 28
 _OWNER = re.compile(r'comment "(?P<label>(?P<key>(?P<network>[0-9a-f]{16}-)[0-9a-f]{16})[^"]*)"')
 _REFERENCE_TABLE, _REFERENCE_CHAIN = "cni_plugins_masquerade", "masq_checks"
+
+
+class Record(records.Owned, frozen=True, kw_only=True):
+    """What is masqueraded, for when somebody flushes the rules."""
+
+    addresses: tuple[str, ...]
+    backend: str
+
+
+RECORDS = records.Records("/run/cni-py/masquerade", Record)
 
 
 def choose_backend(configured: str | None) -> str:
@@ -86,11 +97,23 @@ def describe(attachment: Attachment, addresses: Sequence[Cidr]) -> list[Command]
 
 def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
     """Masquerade what comes from `addresses` and goes outside their subnets. Raises CniError."""
-    if backend == NFTABLES:
-        _add_elements(nftables(), attachment, addresses)
-    else:
-        for version in sorted({one.version for one in addresses}):
-            _add_chain(attachment, [one for one in addresses if one.version == version], version)
+    with lock.changing_rules():
+        RECORDS.save(
+            Record(
+                network=attachment.network,
+                container_id=attachment.container_id,
+                ifname=attachment.ifname,
+                boot=records.boot_id(),
+                addresses=tuple(map(str, addresses)),
+                backend=backend,
+            )
+        )
+        if backend == NFTABLES:
+            _add_elements(nftables(), attachment, addresses)
+        else:
+            for version in sorted({one.version for one in addresses}):
+                own = [one for one in addresses if one.version == version]
+                _add_chain(attachment, own, version)
 
 
 def tear_down(
@@ -102,6 +125,14 @@ def tear_down(
     container's other interfaces. `certain` are the backends that ADD used. With `possible` ones it
     may have been any of them, or the reference plugin, and one that is not installed is left out.
     """
+    with lock.changing_rules():
+        _tear_down(attachment, held, certain=certain, possible=possible)
+        RECORDS.drop(attachment)
+
+
+def _tear_down(
+    attachment: Attachment, held: Held, *, certain: frozenset[str], possible: frozenset[str]
+) -> None:
     nft = None
     if NFTABLES in certain:
         nft = nftables()
@@ -132,8 +163,28 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
             raise CniError(Code.INTERNAL, msg, f"expected a rule of {backend}, found none")
 
 
+def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
+    """What masquerades all containers that live, as their ADDs did: nftables' commands, and the
+    lines for iptables-restore of each IP version and table. Raises CniError.
+    """
+    with Netlink() as host:
+        attached = veth.attached(host)
+    live = [one for one in RECORDS.every() if one.attachment.key in attached]
+    return _restored_elements([one for one in live if one.backend == NFTABLES]), {
+        (version, "nat"): lines
+        for version in (4, 6)
+        if (lines := _restored_chains([one for one in live if one.backend == IPTABLES], version))
+    }
+
+
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Remove the masquerading of the network's attachments that are not in `valid`."""
+    with lock.changing_rules():
+        _collect(network, valid)
+        RECORDS.drop_others(network, valid)
+
+
+def _collect(network: str, valid: frozenset[Attachment]) -> None:
     nft = nftables_if_installed()
     if nft is not None:
         prefix = f"{network_key(network)}-"
@@ -171,6 +222,24 @@ def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cid
     stale = [one for one in addresses if _is_taken(nft, attachment, one)]
     replaced = [_key_command("delete", one) for one in stale]
     nft.apply(what, *_base(), *_chains(attachment, addresses), *replaced, *elements)
+
+
+def _restored_elements(live: Sequence[Record]) -> list[Command]:
+    """Everything from the table on; elements that differ from what is wanted are replaced."""
+    if not live:
+        return []
+    nft = nftables()
+    have = {address: comment for version in (4, 6) for address, comment in _elements(nft, version)}
+    commands = _base()
+    for record in live:
+        addresses = [parse_cidr(one) for one in record.addresses]
+        commands += _chains(record.attachment, addresses)
+        for one in addresses:
+            label = record.attachment.label(COMMENT_BYTES)
+            if have.get(str(one.ip), label) != label:
+                commands.append(_key_command("delete", one))
+            commands.append(_element_command("add", record.attachment, one))
+    return commands
 
 
 def _is_taken(nft: Nftables, attachment: Attachment, address: Cidr) -> bool:
@@ -343,12 +412,12 @@ def _comment(attachment: Attachment) -> str:
 
 
 def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) -> None:
-    chain, comment = _iptables_chain(attachment), _comment(attachment)
+    chain = _iptables_chain(attachment)
     what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
-    multicast = _MULTICAST[version].network
-    accept = [f"-A {chain} -d {one.network} {comment} -j ACCEPT" for one in addresses]
-    masquerade = f"-A {chain} ! -d {multicast} {comment} -j MASQUERADE"
-    jumps = [f"-A POSTROUTING -s {one.ip} {comment} -j {chain}" for one in addresses]
+    accept, masquerade, jumps = _chain_rules(attachment, addresses, version)
+    accept = [f"-A {chain} {one}" for one in accept]
+    masquerade = f"-A {chain} {masquerade}"
+    jumps = [f"-A POSTROUTING {one}" for one in jumps]
     try:
         iptables.restore(version, "nat", [f"-N {chain}", *accept, masquerade, *jumps], what)
     except iptables.IptablesError:
@@ -365,6 +434,47 @@ def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) 
         ]
         end = [] if any("MASQUERADE" in line for line in have) else [masquerade]
         iptables.restore(version, "nat", [*missing, *end, *jumps], what)
+
+
+def _restored_chains(live: Sequence[Record], version: int) -> list[str]:
+    """The lines for what is missing of the containers' chains and jumps."""
+    listed = [
+        (record.attachment, own)
+        for record in live
+        if (own := [one for one in map(parse_cidr, record.addresses) if one.version == version])
+    ]
+    if not listed:
+        return []
+    have = iptables.chains(version, "nat")
+    lines = []
+    for attachment, addresses in listed:
+        chain = _iptables_chain(attachment)
+        if chain not in have:
+            have[chain] = []
+            lines.append(f"-N {chain}")
+        accept, masquerade, jumps = _chain_rules(attachment, addresses, version)
+        rules = have[chain]
+        for rule in accept:
+            if rule not in rules:
+                lines.append(f"-I {chain} 1 {rule}")
+                rules.append(rule)
+        if masquerade not in rules:
+            lines.append(f"-A {chain} {masquerade}")
+            rules.append(masquerade)
+        present = have.get("POSTROUTING", [])
+        lines += [f"-A POSTROUTING {one}" for one in jumps if one not in present]
+    return lines
+
+
+def _chain_rules(
+    attachment: Attachment, addresses: Sequence[Cidr], version: int
+) -> tuple[list[str], str, list[str]]:
+    """A chain's rules before its last, the last, and the jumps to it, as iptables lists them."""
+    chain, comment = _iptables_chain(attachment), _comment(attachment)
+    accept = [f"-d {one.network} {comment} -j ACCEPT" for one in addresses]
+    masquerade = f"! -d {_MULTICAST[version].network} {comment} -j MASQUERADE"
+    jumps = [f"-s {one.ip}/{one.max_prefixlen} {comment} -j {chain}" for one in addresses]
+    return accept, masquerade, jumps
 
 
 def _delete_chain(attachment: Attachment, held: Held, version: int) -> None:

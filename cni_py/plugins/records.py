@@ -9,17 +9,18 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netns import cookie_inside, open_netns
-from cni_py.spec.attachment import Attachment
+from cni_py.spec.attachment import Attachment, network_key
 from cni_py.spec.errors import CniError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cni_py.kernel.netns import Netns
 
@@ -109,10 +110,13 @@ class Records(Generic[R]):
         """Write the record; the file appears whole. Raises KernelError."""
         path = self._path(record.attachment.key)
         try:
-            os.makedirs(self.folder, 0o700, exist_ok=True)
-            fd = os.open(path + _NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.encode(record))
+            fd = self._created(path + _NEW)
+            try:
+                data = msgspec.json.encode(record)
+                while data:
+                    data = data[os.write(fd, data) :]
+            finally:
+                os.close(fd)
             os.rename(path + _NEW, path)
         except OSError as error:
             raise kernel_error(f"write {path}", error) from error
@@ -136,13 +140,18 @@ class Records(Generic[R]):
             except OSError as error:
                 raise kernel_error(f"remove {one}", error) from error
 
+    def drop_others(self, network: str, valid: Iterable[Attachment]) -> None:
+        """Forget the network's attachments that are not in `valid`. Raises KernelError."""
+        prefix, alive = f"{network_key(network)}-", {one.key for one in valid}
+        for name in self._names():
+            key = name.split(".")[0]
+            if key.startswith(prefix) and key not in alive:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self.folder}/{name}")
+
     def every(self) -> Iterator[R]:
         """All records of this boot; what is left of others is removed."""
-        try:
-            names = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
-            return
-        for name in names:
+        for name in self._names():
             path = f"{self.folder}/{name}"
             record = self._read(path) if name.endswith(_SUFFIX) else None
             if record is not None:
@@ -150,6 +159,12 @@ class Records(Generic[R]):
             elif name.endswith(_SUFFIX):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
 
     def _read(self, path: str) -> R | None:
         try:
@@ -163,10 +178,19 @@ class Records(Generic[R]):
             return None
         return record if record.boot == boot_id() else None
 
+    def _created(self, path: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self.folder, 0o700, exist_ok=True)
+            return os.open(path, flags, 0o600)
+
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key}{_SUFFIX}"
 
 
+@cache
 def boot_id() -> str:
     """The kernel's name of this boot."""
     with open(_BOOT_ID) as file:

@@ -15,10 +15,14 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from cni_py.kernel import lock
 from cni_py.kernel.errors import KernelError
+from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
+
+from . import records, veth
 
 if TYPE_CHECKING:
     from cni_py.kernel.nftables import Nftables
@@ -34,14 +38,58 @@ _SOURCE: dict[str, Any] = {"payload": {"protocol": "ether", "field": "saddr"}}
 _REFERENCE = {"family": "bridge", "table": "nat"}
 
 
+class Record(records.Owned, frozen=True, kw_only=True):
+    """The address that ADD found, for when somebody flushes the rules: the container can change
+    that of its interface.
+    """
+
+    mac: str
+
+
+RECORDS = records.Records("/run/cni-py/spoof-check", Record)
+
+
 def set_up(attachment: Attachment, mac: str) -> None:
     """Let the attachment's host end pass frames from `mac` only. Raises CniError."""
+    with lock.changing_rules():
+        RECORDS.save(
+            Record(
+                network=attachment.network,
+                container_id=attachment.container_id,
+                ifname=attachment.ifname,
+                boot=records.boot_id(),
+                mac=mac,
+            )
+        )
+        _set_up(attachment, mac)
+
+
+def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
+    """What guards the ports of all containers that live, as their ADDs did; nothing of iptables'.
+
+    Raises CniError.
+    """
+    with Netlink() as host:
+        attached = veth.attached(host)
+    live = [one for one in RECORDS.every() if one.attachment.key in attached]
+    if not live:
+        return [], {}
+    elements = [one for record in live for one in _both("add", record.attachment, record.mac)]
+    return [*_base(), *elements], {}
+
+
+def _both(verb: str, attachment: Attachment, mac: str) -> list[Command]:
+    port = attachment.host_ifname
+    return [
+        _element(verb, attachment, _GUARDED, port),
+        _element(verb, attachment, _GENUINE, {"concat": [port, mac]}),
+    ]
+
+
+def _set_up(attachment: Attachment, mac: str) -> None:
     nft = nftables()
     what = f"guard {attachment.host_ifname} against spoofing"
-    elements = [
-        _element("create", attachment, _GUARDED, attachment.host_ifname),
-        _element("create", attachment, _GENUINE, {"concat": [attachment.host_ifname, mac]}),
-    ]
+    elements = _both("create", attachment, mac)
     try:
         nft.apply(what, *elements)
     except KernelError as error:
@@ -57,12 +105,13 @@ def tear_down(attachment: Attachment, *, certain: bool) -> None:
     Unless it is `certain` that ADD guarded it, the reference plugin's chains are looked for too,
     and nothing is done where nftables is not installed.
     """
-    nft = nftables() if certain else nftables_if_installed()
-    if nft is None:
-        return
-    _delete_elements(nft, attachment)
-    if not certain:
-        _delete_reference_chains(nft, attachment)
+    with lock.changing_rules():
+        nft = nftables() if certain else nftables_if_installed()
+        if nft is not None:
+            _delete_elements(nft, attachment)
+            if not certain:
+                _delete_reference_chains(nft, attachment)
+        RECORDS.drop(attachment)
 
 
 def check(attachment: Attachment, mac: str) -> None:
@@ -78,6 +127,12 @@ def check(attachment: Attachment, mac: str) -> None:
 
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Forget the ports of the network's attachments that are not in `valid`."""
+    with lock.changing_rules():
+        _collect(network, valid)
+        RECORDS.drop_others(network, valid)
+
+
+def _collect(network: str, valid: frozenset[Attachment]) -> None:
     nft = nftables_if_installed()
     if nft is None:
         return

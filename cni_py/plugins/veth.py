@@ -162,7 +162,12 @@ def of_network(host: Netlink, network: str) -> Iterator[links.Link]:
 
 def is_attached(host: Netlink, key: str) -> bool:
     """Whether there is a host end whose label begins with the key of an attachment."""
-    return any(one.alias.startswith(key) for one in links.dump(host, "veth"))
+    return key in attached(host)
+
+
+def attached(host: Netlink) -> frozenset[str]:
+    """The keys of all attachments that have a labelled host end."""
+    return frozenset(one.alias.split(",")[0] for one in links.dump(host, "veth"))
 
 
 def _unfinished(network: str) -> int:

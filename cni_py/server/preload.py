@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cni_py import skel
 from cni_py.ipam import host_local
-from cni_py.kernel import addresses, links, routes
+from cni_py.kernel import addresses, firewalld, links, routes
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nftables import nftables
 from cni_py.plugins import bridge, bridge_config, masquerade
@@ -70,6 +70,7 @@ def load() -> None:
         import_module(executable.module)
     # What only some calls need, and then at once.
     import_module("cni_py.kernel.messages")
+    firewalld.preload()
     for _ in range(_REHEARSALS):
         rehearse()
 

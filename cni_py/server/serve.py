@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -28,12 +29,14 @@ from cni_py.spec.errors import Code
 
 from . import preload, sockets, worker
 from .metrics import Metrics
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from .settings import Settings
+    from .watch import Source
 
 _IDLE_CONNECTION_SECONDS = 10.0
 # An undoing may wait 30 s for a lock.
@@ -78,8 +81,9 @@ class Server:
         self._queue: deque[socket.socket] = deque()
         self._readers: dict[socket.socket, float] = {}
         self._paused: dict[socket.socket, tuple[float, Callable[[], None]]] = {}
-        # The workers that the program had before it executed itself anew.
-        self._inherited = sockets.children()
+        # The workers that the program had before it executed itself anew, and who restores rules.
+        self._unwatched = sockets.children()
+        self._watch: Watch | None = None
         self._last_fork = self._no_fork_before = 0.0
         self._stopping = False
         self._reloading = False
@@ -94,6 +98,8 @@ class Server:
         if self.metrics_socket is not None:
             self._register(self.metrics_socket, self._accept_reader)
         self._fork_idle()
+        if self.settings.restore_rules:
+            self._watch_rules()
         _log({"event": "listening", "socket": str(self.calls.getsockname())})
         while not self._is_done():
             for key, _ in self._selector.select(self._timeout()):
@@ -312,7 +318,9 @@ class Server:
     def _expire(self) -> None:
         """End calls that take too long, and connections that never become calls."""
         now = time.monotonic()
-        self._inherited -= {pid for pid in self._inherited if os.waitpid(pid, os.WNOHANG)[0]}
+        self._unwatched -= {pid for pid in self._unwatched if os.waitpid(pid, os.WNOHANG)[0]}
+        if self._watch is not None and self._watch.take():
+            self._restore_rules()
         for one in list(self._busy.values()):
             over = now - one.since - self.settings.call_seconds
             if over > 0 and not one.told_to_end:
@@ -357,7 +365,9 @@ class Server:
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
             deadlines.append(one.since + self.settings.call_seconds + grace)
         deadlines += [until for until, _ in self._paused.values()]
-        if self._inherited:
+        if self._watch is not None and self._watch.due:
+            deadlines.append(self._watch.due)
+        if self._unwatched:
             deadlines.append(now + _REAP_SECONDS)
         deadlines += [one.idle_since + _SURPLUS_SECONDS for one in self._surplus()]
         if self._queue and len(self._busy) < self.settings.max_workers:
@@ -365,6 +375,36 @@ class Server:
         elif self._no_fork_before > now:
             deadlines.append(self._no_fork_before)
         return max(0.001, min(deadlines) - now) if deadlines else None
+
+    # Rules.
+
+    def _watch_rules(self) -> None:
+        """Begin by restoring: they may have been flushed while nobody watched."""
+        self._watch = watch = Watch()
+        watch.note()
+        for source in watch.sources:
+            self._register(source.file, partial(self._hear_of_rules, source))
+
+    def _hear_of_rules(self, source: Source) -> None:
+        try:
+            asks = source.asks()
+        except OSError as error:
+            # The bus has ended.
+            _log({"event": "no more events of rules", "error": str(error)})
+            self._selector.unregister(source.file)
+            return
+        if asks and self._watch is not None:
+            self._watch.note()
+
+    def _restore_rules(self) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _log({"event": "fork failed", "error": str(error)})
+            return
+        if pid == 0:
+            _become_restorer()
+        self._unwatched.add(pid)
 
     # Metrics.
 
@@ -427,6 +467,20 @@ def _become_worker(channel: socket.socket, calls: int, *, rehearse: bool) -> NoR
         worker.serve_calls(socket.socket(fileno=_CHANNEL_FD), calls, rehearse=rehearse)
     finally:
         os._exit(1)
+
+
+def _become_restorer() -> NoReturn:
+    """In the child: make the rules of live containers again, and tell."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        forget_contexts()
+        from cni_py.plugins.restoring import restore
+
+        _log({"event": "rules restored", **msgspec.to_builtins(restore())})
+    finally:
+        os._exit(0)
 
 
 def _log(line: dict[str, object]) -> None:

@@ -21,6 +21,7 @@ class Settings(NamedTuple):
     max_queue: int = 1024
     max_idle_connections: int = 1024
     call_seconds: float = 300.0
+    restore_rules: bool = False
 
 
 def fetch(path: Path) -> str:
