@@ -31,14 +31,7 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
     A DEL that comes while an ADD still runs, or undoes itself, would take away half of what the
     next ADD sets up. Raises CniError 11 after 30 s. Where /run cannot be written, nobody waits.
     """
-    with named(f"{plugin}-{attachment.key}"):
-        yield
-
-
-@contextmanager
-def named(name: str) -> Iterator[None]:
-    """Hold the lock of that name, which is no path. Its file is gone when nobody has it."""
-    path = f"{_FOLDER}/{name}"
+    path = f"{_FOLDER}/{plugin}-{attachment.key}"
     while (lock := _opened(path)) is not None:
         try:
             take_lock(lock, path)
@@ -96,39 +89,42 @@ def changing_rules() -> Iterator[None]:
 
     Raises CniError 11 after 30 s.
     """
-    with _rules(fcntl.LOCK_SH):
+    with on_folder(_FOLDER, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def restoring_rules() -> Iterator[None]:
     """Let nobody change records and rules while the block runs. Raises CniError 11 after 30 s."""
-    with _rules(fcntl.LOCK_EX):
+    with on_folder(_FOLDER):
         yield
 
 
 @contextmanager
-def _rules(kind: int) -> Iterator[None]:
-    """The lock is on the folder itself."""
-    fd = _opened_folder()
+def on_folder(path: str, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock on a folder itself, which is made: nothing is left of it after a crash.
+
+    Where /run cannot be written, nobody waits. Raises CniError 11 after 30 s.
+    """
+    fd = _opened_folder(path)
     if fd is None:
         yield
         return
     try:
-        take_lock(fd, _FOLDER, kind)
+        take_lock(fd, path, kind)
         yield
     finally:
         os.close(fd)
 
 
-def _opened_folder() -> int | None:
+def _opened_folder(path: str) -> int | None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         try:
-            return os.open(_FOLDER, flags)
+            return os.open(path, flags)
         except FileNotFoundError:
-            os.makedirs(_FOLDER, 0o700, exist_ok=True)
-            return os.open(_FOLDER, flags)
+            os.makedirs(path, 0o700, exist_ok=True)
+            return os.open(path, flags)
     except OSError:
         return None
 

@@ -69,12 +69,12 @@ RECORDS = records.Records(_FOLDER, Record)
 
 @contextmanager
 def serialised(record: Record) -> Iterator[None]:
-    """Let no other call change the isolation of the record's bridge, nor restore rules.
+    """Let no other call change a bridge's isolation if this one does, nor restore rules.
 
     Raises CniError 11.
     """
     with (
-        lock.named(f"firewall-{record.bridge}") if record.bridge else nullcontext(),
+        lock.on_folder(_FOLDER) if record.bridge else nullcontext(),
         lock.changing_rules(),
     ):
         yield

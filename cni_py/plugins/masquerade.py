@@ -126,8 +126,9 @@ def tear_down(
     may have been any of them, or the reference plugin, and one that is not installed is left out.
     """
     with lock.changing_rules():
-        _tear_down(attachment, held, certain=certain, possible=possible)
+        # First, for the rules are found without it.
         RECORDS.drop(attachment)
+        _tear_down(attachment, held, certain=certain, possible=possible)
 
 
 def _tear_down(
@@ -180,8 +181,8 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Remove the masquerading of the network's attachments that are not in `valid`."""
     with lock.changing_rules():
-        _collect(network, valid)
         RECORDS.drop_others(network, valid)
+        _collect(network, valid)
 
 
 def _collect(network: str, valid: frozenset[Attachment]) -> None:

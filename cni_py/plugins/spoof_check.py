@@ -106,12 +106,13 @@ def tear_down(attachment: Attachment, *, certain: bool) -> None:
     and nothing is done where nftables is not installed.
     """
     with lock.changing_rules():
+        # First, for the rules are found without it.
+        RECORDS.drop(attachment)
         nft = nftables() if certain else nftables_if_installed()
         if nft is not None:
             _delete_elements(nft, attachment)
             if not certain:
                 _delete_reference_chains(nft, attachment)
-        RECORDS.drop(attachment)
 
 
 def check(attachment: Attachment, mac: str) -> None:
@@ -128,8 +129,8 @@ def check(attachment: Attachment, mac: str) -> None:
 def collect(network: str, valid: frozenset[Attachment]) -> None:
     """Forget the ports of the network's attachments that are not in `valid`."""
     with lock.changing_rules():
-        _collect(network, valid)
         RECORDS.drop_others(network, valid)
+        _collect(network, valid)
 
 
 def _collect(network: str, valid: frozenset[Attachment]) -> None:

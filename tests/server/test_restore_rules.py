@@ -9,7 +9,6 @@ from fixtures.firewalld import Firewalld
 from fixtures.firewalls import attach, elements, passes
 from fixtures.host import Host
 
-
 # The second is what other software of iptables does.
 FLUSHES = {
     "nft": "nft flush ruleset",
