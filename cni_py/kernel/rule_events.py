@@ -78,6 +78,10 @@ def _text(body: bytes, wanted: int) -> str:
         if length < _ATTRIBUTE.size:
             break
         if kind & 0x3FFF == wanted:
-            return body[offset + _ATTRIBUTE.size : offset + length].rstrip(b"\0").decode()
+            return (
+                body[offset + _ATTRIBUTE.size : offset + length]
+                .rstrip(b"\0")
+                .decode(errors="replace")
+            )
         offset += length + 3 & ~3
     return ""

@@ -152,12 +152,9 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
     return commands, lines
 
 
-def restore_sources() -> int:
-    """Give firewalld's zones their sources again; returns how many. Raises CniError."""
-    listed = [one for one in firewall_record.live_records() if one.backend == FIREWALLD]
-    for record in listed:
-        firewall_zone.set_up(record)
-    return sum(len(one.addresses) for one in listed)
+def lost_sources() -> list[Record]:
+    """The living containers whose addresses firewalld has to have. Raises CniError."""
+    return [one for one in firewall_record.live_records() if one.backend == FIREWALLD]
 
 
 # What is to be set.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import lock
+from cni_py.kernel import links, lock
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netlink import Netlink
 
@@ -120,9 +120,18 @@ def live_holder(address: str, besides: str) -> Record | None:
     for key in _names(f"{_ADDRESS}{address}"):
         if key != besides:
             record = RECORDS.load_key(key)
-            if record is not None and record.sandbox.is_alive():
+            if record is not None and _lives(record):
                 return record
     return None
+
+
+def _lives(record: Record) -> bool:
+    """By its namespace, or where that cannot be seen from here, by a pair's host end."""
+    if record.sandbox.is_alive():
+        return True
+    with Netlink() as host:
+        port = links.get(host, record.attachment.host_ifname)
+    return port is not None and port.alias.startswith(record.attachment.key)
 
 
 def bridge_policy(bridge: str, besides: str = "") -> str:

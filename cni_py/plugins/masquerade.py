@@ -232,10 +232,13 @@ def _restored_elements(live: Sequence[Record]) -> list[Command]:
     nft = nftables()
     have = {address: comment for version in (4, 6) for address, comment in _elements(nft, version)}
     commands = _base()
+    made = set()
     for record in live:
-        addresses = [parse_cidr(one) for one in record.addresses]
-        commands += _chains(record.attachment, addresses)
-        for one in addresses:
+        for one in map(parse_cidr, record.addresses):
+            name = _chain(record.attachment, one)
+            if name not in made:
+                made.add(name)
+                commands += _chains(record.attachment, [one])
             label = record.attachment.label(COMMENT_BYTES)
             if have.get(str(one.ip), label) != label:
                 commands.append(_key_command("delete", one))

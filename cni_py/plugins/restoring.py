@@ -17,7 +17,7 @@ from cni_py.kernel import iptables, lock
 from cni_py.kernel.nftables import nftables
 from cni_py.spec.errors import CniError
 
-from . import firewall
+from . import firewall, firewall_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,22 +65,31 @@ def _restore(done: Restored) -> None:
         found = _attempt(done, import_module(name).restored)
         if found is not None:
             wanted.append(found)
-    commands = [one for some, _ in wanted for one in some]
+    _restore_nftables(done, [some for some, _ in wanted if some])
+    _restore_iptables(done, [some for _, some in wanted])
+    for record in _attempt(done, firewall.lost_sources) or ():
+        _attempt(done, partial(firewall_zone.set_up, record))
+        done.firewalld += len(record.addresses)
+
+
+def _restore_nftables(done: Restored, wanted: list[list[Command]]) -> None:
+    commands = [one for some in wanted for one in some]
+    done.nftables = len(commands)
     if commands and _attempt(Restored(), partial(_apply, commands)) is None:
         # What is wrong with one module's must not keep the others'.
-        for some, _ in wanted:
-            if some:
-                _attempt(done, partial(_apply, some))
-    done.nftables = len(commands)
+        for some in wanted:
+            _attempt(done, partial(_apply, some))
+
+
+def _restore_iptables(done: Restored, wanted: list[_Lines]) -> None:
     lines: _Lines = {}
-    for _, some_lines in wanted:
-        for where, listed in some_lines.items():
+    for some in wanted:
+        for where, listed in some.items():
             lines.setdefault(where, []).extend(listed)
     for (version, table), listed in lines.items():
         if listed:
             _attempt(done, partial(iptables.restore, version, table, listed, _WHAT))
             done.iptables += len(listed)
-    done.firewalld = _attempt(done, firewall.restore_sources) or 0
 
 
 def _apply(commands: list[Command]) -> bool:
