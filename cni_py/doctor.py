@@ -10,6 +10,7 @@ from .install import launcher_program
 from .ipam.delegation import is_ours
 from .kernel import iptables
 from .kernel.nftables import nftables
+from .plugins import firewall_record
 from .skel import EXECUTABLES
 from .spec.errors import CniError
 
@@ -41,6 +42,7 @@ def examine(folder: Path, server_socket: Path) -> Iterator[Finding]:
     yield _server(server_socket)
     yield _nftables()
     yield _iptables()
+    yield from _forwarding()
 
 
 def _executables(folder: Path) -> Iterator[Finding]:
@@ -80,6 +82,21 @@ def _nftables() -> Finding:
     except CniError as error:
         return _look(error.msg, error.details)
     return _fine("libnftables can be loaded")
+
+
+def _forwarding() -> Iterator[Finding]:
+    """Containers that our table lets through and iptables does not (docs/firewall.md)."""
+    versions = {
+        version
+        for record in firewall_record.live_records()
+        if record.backend == "nftables"
+        for version in record.versions
+    }
+    for version in sorted(versions):
+        if iptables.available(version) and iptables.forward_drops(version):
+            text = f"FORWARD of iptables drops by default, also IPv{version} of containers whose "
+            text += "firewall plugin has the backend nftables"
+            yield _look(text, 'set its backend to "iptables", or accept the containers in FORWARD')
 
 
 def _iptables() -> Finding:

@@ -67,6 +67,12 @@ def chains(version: int, table: str) -> dict[str, list[str]]:
     return found
 
 
+def forward_drops(version: int) -> bool:
+    """Whether what is forwarded is dropped unless a rule accepts it. Raises IptablesError."""
+    arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-S", "FORWARD"]
+    return "-P FORWARD DROP" in _run(arguments, "list the chain FORWARD").splitlines()
+
+
 def quoted(text: str) -> str:
     """`text` as one argument of a rule line."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

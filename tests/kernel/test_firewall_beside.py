@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.firewalls import attach, blocked, greeted, listening, passes
 from fixtures.host import Container, Host
+from fixtures.server import CNI_PY
 
 # What `iptables-save -t filter` prints on such hosts, cut to what FORWARD comes by.
 DOCKER = """*filter
@@ -137,6 +138,15 @@ def test_nftables_backend(host: Host, others: str) -> None:
     listening(container)
     assert passes(container, "192.0.2.2")
     assert greeted(machine, "192.0.2.1", 8080)
+
+
+def test_doctor(host: Host) -> None:
+    """It tells of containers that another FORWARD drops."""
+    attach(host, host.container("c1"), "nftables")
+    told = "drops by default, also IPv4 of containers whose firewall plugin has the backend"
+    assert told not in host.run(CNI_PY, "doctor", check=False).stdout
+    load(host, "docker")
+    assert told in host.run(CNI_PY, "doctor", check=False).stdout
 
 
 def test_jumps_stay_where_they_are(host: Host) -> None:
