@@ -44,6 +44,7 @@ class Executable(NamedTuple):
 
 
 EXECUTABLES: Mapping[str, Executable] = {
+    "bandwidth": Executable("cni_py.plugins.bandwidth", "0.3.0"),
     "bridge": Executable("cni_py.plugins.bridge"),
     "dhcp": Executable("cni_py.ipam.dhcp"),
     "dummy": Executable("cni_py.plugins.dummy"),

@@ -156,6 +156,19 @@ def create(name: str, kind: str) -> Request:
     return Request(f"create {kind} {name}", RTM_NEWLINK, message, CREATE)
 
 
+def create_ifb(name: str, *, mtu: int, group: int) -> Request:
+    """The request that creates an intermediate functional block: what enters it comes back.
+
+    It is down, since a qdisc is given to it at less cost then: the kernel waits for a grace period
+    when it changes that of a link which is up.
+    """
+    info = [("IFLA_INFO_KIND", "ifb")]
+    # The queue is the qdisc's, so that the link needs none (K-03).
+    own = [("IFLA_IFNAME", name), ("IFLA_TXQLEN", 0), *_mtu(mtu), *_group(group)]
+    message = _message(attributes=[*own, ("IFLA_LINKINFO", {"attrs": info})])
+    return Request(f"create ifb {name}", RTM_NEWLINK, message, CREATE)
+
+
 class VethEnd(NamedTuple):
     """One end of a veth pair to create. The peer's namespace is `netns_fd`; master, up and group
     are for the first end: the kernel takes none of them for the peer.

@@ -1,0 +1,141 @@
+"""bandwidth's configuration, and what it comes to: token buckets and subnets (plugins.md 6.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
+
+import msgspec
+
+from cni_py.kernel import tc
+from cni_py.kernel.tc import Bucket
+from cni_py.spec.addresses import Cidr
+from cni_py.spec.config import PluginConfig
+from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from cni_py.spec.addresses import Network
+
+Bits: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
+Subnets: TypeAlias = tuple[Cidr, ...] | None
+
+_BITS = 8
+_LARGEST = 2**64 - 1
+# What may wait in the queue: the reference's latency.
+_LATENCY_MICROSECONDS = 25_000.0
+_MICROSECONDS = 1_000_000.0
+_TICKS_A_MICROSECOND = 1000 / tc.TICK_NANOSECONDS
+
+
+class Limits(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
+    """What the runtime may say of both directions: bits a second, and bits."""
+
+    ingress_rate: Bits = None
+    ingress_burst: Bits = None
+    egress_rate: Bits = None
+    egress_burst: Bits = None
+    unshaped_subnets: Subnets = None
+    shaped_subnets: Subnets = None
+
+
+class RuntimeConfig(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
+    """What the capability `bandwidth` brings."""
+
+    bandwidth: Limits | None = None
+
+
+class DelConfig(PluginConfig, frozen=True, kw_only=True):
+    """DEL and GC go by what there is: no configuration keeps them from it (W-BW5)."""
+
+
+class Config(DelConfig, frozen=True, kw_only=True):
+    """bandwidth's keys. Ingress is what goes to the container."""
+
+    ingress_rate: Bits = None
+    ingress_burst: Bits = None
+    egress_rate: Bits = None
+    egress_burst: Bits = None
+    unshaped_subnets: Subnets = None
+    shaped_subnets: Subnets = None
+    runtime_config: RuntimeConfig = RuntimeConfig()
+
+
+class Plan(NamedTuple):
+    """What to set, None for a direction without a limit.
+
+    With `shaped` the subnets are those that the limits are for, else those that they are not for;
+    without subnets the limits are for everything.
+    """
+
+    ingress: Bucket | None
+    egress: Bucket | None
+    subnets: tuple[Network, ...]
+    shaped: bool
+
+    @property
+    def limits(self) -> bool:
+        """Whether there is anything to set."""
+        return self.ingress is not None or self.egress is not None
+
+
+def plan_of(config: Config) -> Plan:
+    """Check what types cannot say, and reckon. Raises CniError 7.
+
+    One rate or burst in the configuration itself, 0 too, and the runtime's are not looked at: so
+    does the reference. Its subnets are the configuration's where it has some, else the runtime's.
+    """
+    runtime = config.runtime_config.bandwidth or Limits()
+    own = (config.ingress_rate, config.ingress_burst, config.egress_rate, config.egress_burst)
+    source = runtime if own == (None,) * 4 else config
+    return Plan(
+        _bucket("ingress", source.ingress_rate or 0, source.ingress_burst or 0),
+        _bucket("egress", source.egress_rate or 0, source.egress_burst or 0),
+        *_subnets(config, runtime),
+    )
+
+
+def _subnets(config: Config, runtime: Limits) -> tuple[tuple[Network, ...], bool]:
+    unshaped = config.unshaped_subnets
+    shaped = config.shaped_subnets
+    if unshaped is None and shaped is None:
+        unshaped, shaped = runtime.unshaped_subnets, runtime.shaped_subnets
+    if unshaped and shaped:
+        msg = "unshapedSubnets and shapedSubnets cannot be both specified"
+        raise CniError(Code.INVALID_CONFIG, msg, "one of them should be discarded")
+    return tuple(dict.fromkeys(one.network for one in shaped or unshaped or ())), bool(shaped)
+
+
+def _bucket(direction: str, rate: int, burst: int) -> Bucket | None:
+    """The reference's parameters, to the number, where they fit the kernel's (A.12)."""
+    if not rate and not burst:
+        return None
+    _require_sensible(direction, rate, burst)
+    a_second, at_once = rate // _BITS, burst // _BITS
+    # The reference reckons in floating point, and whole microseconds.
+    microseconds = int(float(at_once) * _MICROSECONDS / float(a_second))
+    ticks = int(microseconds * _TICKS_A_MICROSECOND)
+    waiting = int(float(a_second) * _LATENCY_MICROSECONDS / _MICROSECONDS)
+    bucket = Bucket(a_second, at_once, min(waiting + at_once, tc.MAX_U32), ticks)
+    if ticks * tc.TICK_NANOSECONDS * a_second < 10**9:
+        # The kernel takes it for no tokens at all.
+        msg = f"{direction}Burst {burst} is too small for {direction}Rate {rate}"
+        least = (a_second // 10**6 + 2) * _BITS
+        raise CniError(Code.INVALID_CONFIG, msg, f"it has to be {least} bits at least")
+    return bucket
+
+
+def _require_sensible(direction: str, rate: int, burst: int) -> None:
+    given = f"{direction}Rate is {rate}, {direction}Burst is {burst}"
+    if not burst:
+        raise CniError(Code.INVALID_CONFIG, "if rate is set, burst must also be set", given)
+    if not rate:
+        raise CniError(Code.INVALID_CONFIG, "if burst is set, rate must also be set", given)
+    if burst // _BITS >= tc.MAX_U32:
+        raise CniError(Code.INVALID_CONFIG, "burst cannot be more than 4GB", given)
+    if rate > _LARGEST:
+        msg = f"{direction}Rate cannot be more than {_LARGEST} bits a second"
+        raise CniError(Code.INVALID_CONFIG, msg, given)
+    for key, value in (("Rate", rate), ("Burst", burst)):
+        if value < _BITS:
+            # The kernel counts bytes; none a second divides by zero in the reference.
+            msg = f"{direction}{key} cannot be less than 8 bits"
+            raise CniError(Code.INVALID_CONFIG, msg, given)
