@@ -5,8 +5,8 @@ of its output and of itself, in milliseconds, minimum / median / maximum. A rati
 the pairs' ratios, ours to the reference's. `--document` writes the tables into a file, between the
 marks `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
-New connections through port mappings, and the chain with portmap, firewall, bandwidth and tuning,
-are not measured: those plugins do not exist yet.
+New connections through port mappings are not measured yet. Of the chain with portmap, firewall,
+bandwidth and tuning those plugins are measured that both have.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import chain
 import growth
 import msgspec
 import single
@@ -39,7 +40,7 @@ _NOTHING = Path("/bin/true")
 # What the reference may take to attach the many containers.
 _ATTACH_SECONDS = 200.0
 _WAIT_SECONDS = 60.0
-_PARTS = ("calls", "standalone", "cpu", "memory", "at-once", "allocations", "containers")
+_PARTS = ("calls", "chain", "standalone", "cpu", "memory", "at-once", "allocations", "containers")
 _BEGINNING = time.monotonic()
 
 
@@ -137,6 +138,9 @@ def _measured(
         knows_status = _knows_status(reference_folder)
         results.calls = single.warm_calls(pair, box, runs, status=knows_status)
         results.steps = single.steps(server, results.calls)
+    if "chain" in parts:
+        _say("a chain of plugins, warm")
+        results.chain = chain.calls(pair, box, runs)
     if "standalone" in parts:
         _say("single calls, standalone")
         results.standalone = single.standalone_calls((alone, reference), box, runs)

@@ -199,13 +199,25 @@ class Suite:
         ifname: str = "eth0",
     ) -> float:
         """Wall milliseconds of one call, from its start to the end of output and process."""
+        return self.answered(plugin, verb, config, container, netns, ifname)[0]
+
+    def answered(
+        self,
+        plugin: str,
+        verb: str,
+        config: Config,
+        container: str,
+        netns: str,
+        ifname: str = "eth0",
+    ) -> tuple[float, bytes]:
+        """The same, and what the call has put out."""
         call = self.prepare(plugin, verb, config, container, netns, ifname)
         start = time.perf_counter()
         call.start()
         ended = call.finish()
         elapsed = (time.perf_counter() - start) * 1000
         call.require(*ended)
-        return elapsed
+        return elapsed, ended[1]
 
     def all_at_once(self, verb: str, config: Config, containers: list[str]) -> float:
         """Wall milliseconds of bridge calls that start together, until the last has ended.

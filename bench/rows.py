@@ -61,6 +61,7 @@ class Results:
 
     about: dict[str, Any] = field(default_factory=dict)
     calls: list[Row] = field(default_factory=list)
+    chain: list[Row] = field(default_factory=list)
     standalone: list[Row] = field(default_factory=list)
     cpu: list[Row] = field(default_factory=list)
     memory: list[Row] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Results:
 
     def verdicts(self) -> list[Verdict]:
         """Each budget that there is a figure for."""
-        rows = (*self.calls, *self.at_once, *self.cpu, *self.standalone, *self.memory)
+        rows = (*self.calls, *self.chain, *self.at_once, *self.cpu, *self.standalone, *self.memory)
         found = [verdict for row in rows if (verdict := row.verdict()) is not None]
         growth = self.growth()
         return [*found, growth] if growth else found

@@ -19,6 +19,8 @@ def tables(results: Results) -> dict[str, str]:
     if results.calls:
         made["calls"] = _comparison(results.calls)
         made["steps"] = _steps(results)
+    if results.chain:
+        made["chain"] = _comparison(results.chain)
     if results.standalone:
         made["standalone"] = _comparison(results.standalone, ours="cni-py, standalone", digits=0)
     if results.cpu:

@@ -108,8 +108,9 @@ def get_by_index(netlink: Netlink, index: int, netnsid: int | None = None) -> Li
 
     None if there is none, also when the other namespace is already being taken down.
     """
-    attributes = [] if netnsid is None else [("IFLA_IF_NETNSID", netnsid)]
-    message = _message(index=index, attributes=attributes)
+    message: Any = _INFO.pack(0, 0, index, 0, 0)
+    if netnsid is not None:
+        message = _message(index=index, attributes=[("IFLA_IF_NETNSID", netnsid)])
     gone = GONE if netnsid is None else frozenset({errno.ENODEV, errno.EINVAL})
     found = netlink.get(Request(f"look up link {index}", RTM_GETLINK, message, tolerate=gone))
     return None if found is None else _link(found)
@@ -159,14 +160,21 @@ def create(name: str, kind: str) -> Request:
 def create_ifb(name: str, *, mtu: int, group: int) -> Request:
     """The request that creates an intermediate functional block: what enters it comes back.
 
-    It is down, since a qdisc is given to it at less cost then: the kernel waits for a grace period
-    when it changes that of a link which is up.
+    It is down: to change the queue of a link which is up costs more.
     """
-    info = [("IFLA_INFO_KIND", "ifb")]
     # The queue is the qdisc's, so that the link needs none (K-03).
-    own = [("IFLA_IFNAME", name), ("IFLA_TXQLEN", 0), *_mtu(mtu), *_group(group)]
-    message = _message(attributes=[*own, ("IFLA_LINKINFO", {"attrs": info})])
+    message = _INFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
+    for kind, number in ((_IFLA_TXQLEN, 0), (_IFLA_MTU, mtu), (_IFLA_GROUP, group)):
+        message += attribute(kind, number.to_bytes(4, sys.byteorder))
+    message += attribute(_IFLA_LINKINFO, attribute(_INFO_KIND, b"ifb\0"))
     return Request(f"create ifb {name}", RTM_NEWLINK, message, CREATE)
+
+
+def finish(link: Link, alias: str) -> Request:
+    """The request that labels a link with its owner, and sets it up; see `set_owner`."""
+    message = _INFO.pack(0, 0, link.ifindex, IFF_UP, IFF_UP)
+    message += attribute(_IFLA_IFALIAS, os.fsencode(alias)) + attribute(_IFLA_GROUP, bytes(4))
+    return Request(f"label link {link.name} and set it up", RTM_SETLINK, message)
 
 
 class VethEnd(NamedTuple):

@@ -126,7 +126,7 @@ def _limit_egress(host: Netlink, port: Link, plan: Plan, call: Call[Config]) -> 
     block = interface.require_link(host, name)
     host.submit(
         tc.tbf((block.ifindex, name), HANDLE, bucket),
-        *ifb.finish(name, call.attachment),
+        ifb.finish(block, call.attachment),
         *(tc.add_filter(link, tc.INGRESS_HANDLE, one) for one in leading(plan, block.ifindex)),
     )
     return block

@@ -64,9 +64,9 @@ def create(host: Netlink, attachment: Attachment, mtu: int) -> str:
     raise CniError(Code.INTERNAL, msg, details)
 
 
-def finish(name: str, attachment: Attachment) -> tuple[Request, ...]:
-    """The requests that label the block with its owner, and set it up."""
-    return links.set_owner(name, attachment.label(ALIAS_BYTES)), links.set_up(name)
+def finish(block: Link, attachment: Attachment) -> Request:
+    """The request that labels the block with its owner, and sets it up."""
+    return links.finish(block, attachment.label(ALIAS_BYTES))
 
 
 def of_attachment(host: Netlink, attachment: Attachment, listed: Result | None) -> Iterator[Link]:

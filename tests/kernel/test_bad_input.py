@@ -140,6 +140,28 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # Where nothing is created: the kernel need not have their links, and what comes after another one
 # is not tried with everything.
 REFUSED = CONFIGS | {
+    "bandwidth": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "bandwidth",
+        "ingressRate": 8000,
+        "ingressBurst": 8000,
+        "egressRate": 8000,
+        "egressBurst": 8000,
+        "unshapedSubnets": ["10.0.0.0/8"],
+        "shapedSubnets": [],
+        "runtimeConfig": {
+            "bandwidth": {
+                "ingressRate": 8000,
+                "ingressBurst": 8000,
+                "egressRate": 8000,
+                "egressBurst": 8000,
+                "unshapedSubnets": ["10.0.0.0/8"],
+                "shapedSubnets": ["fd00::/8"],
+            }
+        },
+        **SHARED,
+    },
     "sbr": {
         "cniVersion": "1.1.0",
         "name": "net1",

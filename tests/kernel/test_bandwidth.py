@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from fixtures.shaping import (
 )
 
 TBF = {"kind": "tbf", "handle": "1:", "root": True}
+ROUTES = ("ip", "-6", "route", "show", "table", "local", "dev", "cni0", "type", "multicast")
 SUBNETS = ["10.9.0.0/16", "10.8.7.6/20", "fd00:9::/66"]
 
 
@@ -37,8 +39,13 @@ def container(host: Host) -> Container:
 
 @pytest.fixture
 def connected(host: Host, container: Container) -> dict[str, Any]:
-    """The result of a bridge's ADD."""
-    return host.add("bridge", l3(isGateway=True), container)
+    """The result of a bridge's ADD, once the kernel has made what it makes later."""
+    result = host.add("bridge", l3(isGateway=True), container)
+    deadline = time.monotonic() + 10
+    while "ff00::/8" not in host.run(*ROUTES).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return result
 
 
 def tbf(host: Host, device: str) -> dict[str, Any]:

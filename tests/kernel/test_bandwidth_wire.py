@@ -1,0 +1,98 @@
+"""bandwidth on the wire: what iperf3 gets through."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.configs import l3
+from fixtures.host import Container, Host
+from fixtures.shaping import limited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow
+
+# 40 Mbit/s, and two hundredths of a second of it at once: iperf3's buffers are small beside it.
+RATE, BURST = 40_000_000, 800_000
+# Of 1514 bytes on the wire 1448 are the payload that iperf3 counts.
+PAYLOAD = 1448 / 1514
+LIMITED, FREE = (0.9, 1.1), 5
+GATEWAYS = ("10.1.2.1", "10.99.0.1")
+
+
+@pytest.fixture
+def container(host: Host) -> Container:
+    assert shutil.which("iperf3"), "iperf3 is not installed; `make test` installs it"
+    return host.container("c1", "cid1")
+
+
+@contextmanager
+def listening(host: Host, address: str) -> Iterator[None]:
+    """An iperf3 server on the host, which ends when it is asked to or with the host."""
+    host.run("iperf3", "-s", "-D", "-B", address, "-I", f"/run/iperf-{address}.pid")
+    try:
+        deadline = time.monotonic() + 10
+        while f"{address}:5201" not in host.run("ss", "-ltnH").stdout:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield
+    finally:
+        pid = host.run("cat", f"/run/iperf-{address}.pid").stdout.strip("\0\n")
+        host.run("kill", pid)
+
+
+def measured(container: Container, address: str, *, to_container: bool) -> float:
+    """The bits a second that arrive on the wire, as a share of the limit."""
+    command = ["iperf3", "-c", address, "-J", "-t", "2", "-O", "1"]
+    if to_container:
+        command.append("-R")
+    ended = json.loads(container.run(*command).stdout)["end"]
+    bits: float = ended["sum_received"]["bits_per_second"]
+    return bits / PAYLOAD / RATE
+
+
+def limit(host: Host, container: Container, **keys: Any) -> None:
+    """Attach the container, with both limits."""
+    connected = host.add("bridge", l3(isDefaultGateway=True), container)
+    host.run("ip", "addr", "add", f"{GATEWAYS[1]}/32", "dev", "cni0")
+    rates = {
+        f"{direction}{key}": value
+        for direction in ("ingress", "egress")
+        for key, value in (("Rate", RATE), ("Burst", BURST))
+    }
+    host.add("bandwidth", limited(connected, **rates, **keys), container)
+
+
+@pytest.mark.parametrize("to_container", [True, False], ids=["ingress", "egress"])
+def test_rate_holds(host: Host, container: Container, to_container: bool) -> None:
+    """[6.2] Within 10 percent."""
+    limit(host, container)
+    with listening(host, GATEWAYS[0]):
+        share = measured(container, GATEWAYS[0], to_container=to_container)
+    assert LIMITED[0] < share < LIMITED[1]
+
+
+@pytest.mark.parametrize("to_container", [True, False], ids=["ingress", "egress"])
+@pytest.mark.parametrize("key", ["unshapedSubnets", "shapedSubnets"])
+def test_subnets(
+    host: Host,
+    container: Container,
+    key: str,
+    to_container: bool,
+) -> None:
+    """What the subnets say is limited, within 10 percent, and the rest is not at all."""
+    limit(host, container, **{key: ["10.99.0.0/16"]})
+    shares = {}
+    for address in GATEWAYS:
+        with listening(host, address):
+            shares[address] = measured(container, address, to_container=to_container)
+    free, held = GATEWAYS if key == "shapedSubnets" else reversed(GATEWAYS)
+    assert LIMITED[0] < shares[held] < LIMITED[1], shares
+    assert shares[free] > FREE, shares
