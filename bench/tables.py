@@ -54,7 +54,8 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     return " / ".join(f"{one:.{digits}f}" for one in three)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown of a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -68,11 +69,11 @@ def _comparison(rows: list[Row], ours: str = "cni-py", digits: int = 1) -> str:
         line = [row.work, spread(row.ours, digits), spread(row.reference, digits), ratio]
         verdict = row.verdict()
         lines.append([*line, verdict.text if verdict else ""] if with_budget else line)
-    return _table([*head, "budget"] if with_budget else head, lines)
+    return table([*head, "budget"] if with_budget else head, lines)
 
 
 def _budgets(results: Results) -> str:
-    return _table(
+    return table(
         ("work", "measured", "budget"),
         (
             (one.work, f"{one.measured:.3g}{one.unit and ' ' + one.unit}", one.text)
@@ -108,7 +109,7 @@ def _growth(rows: list[Row], what: str) -> str:
                 ", ".join(f"{ratio:.2g}" for ratio in ratios),
             )
         )
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _steps(results: Results) -> str:
@@ -116,7 +117,7 @@ def _steps(results: Results) -> str:
     # What only one verb does comes before what ends every call.
     last = list(next(iter(results.steps.values())))[-3:]
     ordered = [*(name for name in names if name not in last), *last]
-    return _table(
+    return table(
         ("ms", *results.steps),
         (
             (

@@ -22,7 +22,7 @@ from cni_py.spec.results import Interface
 
 from . import bandwidth_check, ifb, interface
 from .bandwidth_config import Config, DelConfig, plan_of
-from .shaping import CLASSES, DEFAULTS, HANDLE, QUEUE, host_end, leading, sorting
+from .shaping import CLASSES, DEFAULTS, HANDLE, QUEUE, host_end, leading, sorting, waiting
 from .teardown import Teardown
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _limit_ingress(host: Netlink, port: Link, plan: Plan, call: Call[Config]) ->
     _claim(host, port, tc.ROOT, tc.htb(link, HANDLE, default), call)
     host.submit(
         tc.htb_class(link, CLASSES, bucket),
-        tc.bfifo(link, CLASSES, QUEUE, bucket.limit),
+        tc.bfifo(link, CLASSES, QUEUE, waiting(bucket)),
         *(tc.add_filter(link, HANDLE, one) for one in sorting(plan)),
     )
 

@@ -9,7 +9,7 @@ from cni_py.kernel import tc
 
 from . import ifb, interface
 from .bandwidth_config import plan_of
-from .shaping import CLASSES, DEFAULTS, HANDLE, QUEUE, host_end, leading, sorting
+from .shaping import CLASSES, DEFAULTS, HANDLE, QUEUE, host_end, leading, sorting, waiting
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
@@ -67,7 +67,7 @@ def _check_ingress(host: Netlink, port: Link, plan: Plan, bucket: Bucket) -> Non
     interface.require_same(f"burst in ticks {where}", ticks, burst)
     interface.require_same(f"burst of the highest rate in ticks {where}", ticks, ceiling_burst)
     queue = _require(host, port, CLASSES, "bfifo", QUEUE)
-    interface.require_same(f"limit in bytes {where}", bucket.limit, tc.limit_of_bfifo(queue))
+    interface.require_same(f"limit in bytes {where}", waiting(bucket), tc.limit_of_bfifo(queue))
     _check_filters(host, port, HANDLE, sorting(plan))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
+    from cni_py.kernel.tc import Bucket
     from cni_py.spec.results import Result
 
     from .bandwidth_config import Plan
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 HANDLE, CLASSES, QUEUE = tc.handle(1), tc.handle(1, 1), tc.handle(2)
 # The class of what no filter takes, by `Plan.shaped`. Class 0 holds nothing back.
 DEFAULTS = {False: 1, True: 0}
+
+# The largest packet, with the headers of each segment that it will be cut into. TBF cuts what is
+# too large for it, a queue of bytes drops it, and whoever has sent it sends the same again.
+_LARGEST_PACKET = 72 * 1024
 
 _EVERYTHING = 3
 _PRIORITIES = {4: 1, 6: 2}
@@ -44,6 +49,11 @@ def host_end(host: Netlink, inside: Netlink, ifname: str, result: Result) -> Lin
         msg = "no veth peer of container interface found in host ns"
         raise CniError(Code.INTERNAL, msg, f"prevResult does not list {port.name}")
     return port
+
+
+def waiting(bucket: Bucket) -> int:
+    """The bytes that may wait in a class's queue: as in TBF's, but one packet at least."""
+    return min(max(bucket.limit, bucket.burst + _LARGEST_PACKET), tc.MAX_U32)
 
 
 def sorting(plan: Plan) -> list[Filter]:

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.configs import V4, V6, host_local, l2, l3, routed
 from fixtures.dump import differences, dump
-from fixtures.host import BIN, Container, Host, refusal
+from fixtures.host import BIN, ROOT, Container, Host, refusal
 from fixtures.leaks import leaks
 from fixtures.shaping import (
     BOTH,
@@ -505,7 +505,7 @@ def test_check_with_subnets(host: Host, container: Container, connected: dict[st
         assert text in said, (command, said)
         same = CLASS + "rate 8mbit ceil 8mbit burst 100000b cburst 100000b quantum 65536"
         host.run("tc", *same.format(port=port).split())
-    queue = "qdisc change dev {port} handle 2: parent 1:1 bfifo limit 125000"
+    queue = "qdisc change dev {port} handle 2: parent 1:1 bfifo limit 173728"
     host.run("tc", *queue.format(port=port).split())
     assert check(host, config, container) == ""
     for other, text in (
@@ -650,3 +650,19 @@ def test_gc(host: Host) -> None:
     assert (outcome.status, outcome.stdout) == (0, "")
     left = {one["ifname"] for one in host.ip("link", "show", "type", "ifb")}
     assert left == {block(results["alive"]), block(results["other"])}
+
+
+MISSING_KIND = """
+from cni_py.kernel import tc
+from cni_py.kernel.netlink import Netlink
+with Netlink() as netlink:
+    print(tc.missing(netlink, ("tbf", "ingress", "no-such")), tc.missing(netlink, ("tbf",)), "end")
+"""
+
+
+def test_what_the_kernel_lacks(host: Host) -> None:
+    """[W-G2] By its name, and without a trace."""
+    before = dump(host)
+    python = str(ROOT / ".venv" / "bin" / "python")
+    assert host.run(python, "-I", "-c", MISSING_KIND).stdout == "sch_no-such  end\n"
+    assert differences(before, dump(host)) == ""
