@@ -54,6 +54,7 @@ EXECUTABLES: Mapping[str, Executable] = {
     "ipvlan": Executable("cni_py.plugins.ipvlan"),
     "loopback": Executable("cni_py.plugins.loopback"),
     "macvlan": Executable("cni_py.plugins.macvlan"),
+    "portmap": Executable("cni_py.plugins.portmap"),
     "ptp": Executable("cni_py.plugins.ptp"),
     "sbr": Executable("cni_py.plugins.sbr"),
     "static": Executable("cni_py.ipam.static"),

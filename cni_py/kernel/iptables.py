@@ -55,11 +55,16 @@ def rules(version: int, table: str, chain: str) -> list[str] | None:
     return [line for line in output.splitlines() if line.startswith("-A ")]
 
 
+def listing(version: int, table: str) -> list[str]:
+    """All chains (`-P`, `-N`) and rules (`-A`) of a table. Raises IptablesError."""
+    arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-t", table, "-S"]
+    return _run(arguments, f"list the table {table}").splitlines()
+
+
 def chains(version: int, table: str) -> dict[str, list[str]]:
     """The rules of every chain of a table, without the `-A CHAIN ` before each."""
-    arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-t", table, "-S"]
     found: dict[str, list[str]] = {}
-    for line in _run(arguments, f"list the table {table}").splitlines():
+    for line in listing(version, table):
         verb, chain, *rest = line.split(" ", 2)
         listed = found.setdefault(chain, [])
         if verb == "-A":

@@ -24,6 +24,8 @@ Command = dict[str, Any]
 # Set elements carry comments of up to 128 bytes (NFTNL_UDATA_COMMENT_MAXLEN).
 COMMENT_BYTES = 120
 
+_WORDS = "words"
+
 _ERRNO_BY_TEXT = {
     os.strerror(number): number
     for number in (
@@ -37,6 +39,15 @@ _ERRNO_BY_TEXT = {
         errno.ENFILE,
     )
 }
+
+
+def in_words(text: str) -> Command:
+    """A command in nft(8)'s words, for what libnftables cannot read as JSON before 1.0.7.
+
+    Such as a map to a concatenation. A command that only defines, and may be repeated, since it has
+    a transaction of its own.
+    """
+    return {_WORDS: text}
 
 
 _contexts: dict[Identity, Nftables] = {}
@@ -85,12 +96,18 @@ class Nftables:
             raise CniError(Code.INTERNAL, msg, "install the package libnftables1") from error
 
     def apply(self, what: str, *commands: Command) -> None:
-        """Carry out all commands in one transaction, or none. Raises KernelError, Interrupted."""
+        """Carry out all commands in one transaction, or none. Raises KernelError, Interrupted.
+
+        Commands of `in_words` are carried out before, in a transaction of their own.
+        """
         interruption.point()
-        text = json.dumps({"nftables": commands})
-        status, _, errors = self._run_json(text)
-        if status != 0:
-            raise _error(what, errors)
+        words = [one[_WORDS] for one in commands if _WORDS in one]
+        if words:
+            self._library.set_json_output(False)
+            self._require(what, self._library.cmd("\n".join(words)))
+        rest = [one for one in commands if _WORDS not in one]
+        if rest:
+            self._require(what, self._run_json(json.dumps({"nftables": rest})))
 
     def listed(self, what: str, command: Command) -> list[dict[str, Any]] | None:
         """The objects that a `list` command gives; None if there is no such thing."""
@@ -117,6 +134,11 @@ class Nftables:
         if error.errno == errno.ENOENT:
             return None
         raise error
+
+    def _require(self, what: str, ended: tuple[int, str, str]) -> None:
+        status, _, errors = ended
+        if status != 0:
+            raise _error(what, errors)
 
     def _run_json(self, text: str) -> tuple[int, str, str]:
         self._library.set_json_output(True)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cni_py.spec.addresses import default_route
 
 from .encoding import ROUTE, encoded
-from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attributes, decode
+from .netlink import (
+    CREATE,
+    NLM_F_CREATE,
+    NLM_F_REPLACE,
+    Netlink,
+    Request,
+    attribute,
+    attributes,
+    decode,
+)
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import IP, Cidr, Network
@@ -35,7 +44,8 @@ _SCOPE_NOWHERE = 255
 _FLAG_CLONED = 0x200
 
 # linux/rtnetlink.h
-_RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_MULTIPATH = 4, 6, 8, 9
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RTA_METRICS, _RTA_MULTIPATH, _RTA_VIA = 8, 9, 18
 _RTAX_MTU = 2
 _NLMSG_BYTES = 16
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -140,6 +150,30 @@ def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
     same = (body for body in netlink.dump(request) if body[_NLMSG_BYTES + 1] == subnet.prefixlen)
     found = (_route(decode("rtmsg", body)) for body in same)
     return [one for one in found if one.destination.network == subnet]
+
+
+class Way(NamedTuple):
+    """How the host reaches an address: the link's index, and whether it is a neighbour there."""
+
+    link: int
+    is_neighbour: bool
+
+
+def way_to(netlink: Netlink, address: IP) -> Way | None:
+    """The way that the host's routes give; None without one. Raises KernelError."""
+    family = _family(address.version)
+    message = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    message += attribute(_RTA_DST, address.packed)
+    none = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
+    request = Request(f"look up the route to {address}", RTM_GETROUTE, message, tolerate=none)
+    body = netlink.get(request)
+    if body is None:
+        return None
+    kind = _RTMSG.unpack_from(body, _NLMSG_BYTES)[7]
+    have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
+    if kind != _TYPE_UNICAST or _RTA_OIF not in have:
+        return None
+    return Way(_number(have[_RTA_OIF]), _RTA_GATEWAY not in have and _RTA_VIA not in have)
 
 
 class Hop(NamedTuple):

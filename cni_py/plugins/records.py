@@ -129,6 +129,10 @@ class Records(Generic[R]):
         """The same by the attachment's key."""
         return self._read(self._path(key))
 
+    def by_key(self, key: str) -> R | None:
+        """The same by the attachment's key."""
+        return self._read(f"{self.folder}/{key}{_SUFFIX}")
+
     def drop(self, attachment: Attachment) -> None:
         """Forget the attachment. Raises KernelError."""
         path = self._path(attachment.key)

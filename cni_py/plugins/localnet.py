@@ -1,0 +1,91 @@
+"""From the host's 127.0.0.1 to a container: `route_localnet` on the container's side, and no more.
+
+The parameter lets packets of 127.0.0.0/8 pass an interface in both directions. Those that come in
+through it would reach what listens on the host's 127.0.0.1 alone (CVE-2020-8558): they are dropped
+before anything else sees them. The interface has the parameter as long as a container needs it:
+
+    /run/cni-py/portmap/localnet/cni0/<key>     one file a container
+    /run/cni-py/portmap/localnet/cni0/set       the parameter was 0 before
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cni_py.kernel import sysctl
+from cni_py.kernel.lock import alone
+from cni_py.spec.attachment import Attachment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+_FOLDER = "/run/cni-py/portmap/localnet"
+_SET = "set"
+
+
+def allow(interface: str, key: str, guard: Callable[[str], None]) -> None:
+    """Let the host reach the container from 127.0.0.0/8 through `interface`.
+
+    `guard` keeps what comes in through it from 127.0.0.0/8. Raises CniError.
+    """
+    folder = f"{_FOLDER}/{interface}"
+    with _locked(interface):
+        os.makedirs(folder, 0o700, exist_ok=True)
+        _touch(f"{folder}/{key}")
+        guard(interface)
+        if sysctl.read(_key(interface)) != "1":
+            _touch(f"{folder}/{_SET}")
+            sysctl.write(_key(interface), "1")
+
+
+def forbid(interface: str, key: str, unguard: Callable[[str], None]) -> None:
+    """The container needs it no more; with the last one all is as it was before. Raises CniError.
+
+    The parameter is reset before the guard goes.
+    """
+    folder = f"{_FOLDER}/{interface}"
+    with _locked(interface):
+        if not os.path.isdir(folder):
+            return
+        _remove(f"{folder}/{key}")
+        if set(os.listdir(folder)) - {_SET}:
+            return
+        if os.path.exists(f"{folder}/{_SET}"):
+            sysctl.write_if_present(_key(interface), "0")
+        unguard(interface)
+        _remove(f"{folder}/{_SET}")
+        os.rmdir(folder)
+
+
+def is_allowed(interface: str) -> bool:
+    """Whether the interface has the parameter now. Raises KernelError."""
+    return sysctl.read(_key(interface)) == "1"
+
+
+def users() -> Iterator[tuple[str, str]]:
+    """The (interface, key) of all that need it."""
+    with suppress(FileNotFoundError):
+        for interface in sorted(os.listdir(_FOLDER)):
+            for key in sorted(os.listdir(f"{_FOLDER}/{interface}")):
+                if key != _SET:
+                    yield interface, key
+
+
+def _locked(interface: str) -> AbstractContextManager[None]:
+    return alone("portmap-localnet", Attachment("", "", interface))
+
+
+def _key(interface: str) -> str:
+    return f"net/ipv4/conf/{interface}/route_localnet"
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,560 @@
+"""Port mappings in nftables: static chains, and per container only elements of maps.
+
+    table inet cni_py {
+      map port4 { type inet_proto . inet_service : ipv4_addr . inet_service }
+                                                   # tcp . 8080 comment "<owner>" : 10.1.2.2 . 80
+      map portat4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+      map portif4 { type inet_proto . inet_service : verdict }       # the same with conditions:
+      map portifat4 { type ipv4_addr . inet_proto . inet_service : verdict }
+                                                   # tcp . 8081 : jump port_<attachment>_4
+      map portsnat4 { type ipv4_addr : verdict }   # 10.1.2.2 : goto portsnat_<hash>
+      chain portprerouting {
+        type nat hook prerouting priority dstnat + 10
+        fib daddr type local jump portlookup
+      }
+      chain portoutput {
+        type nat hook output priority dstnat + 10
+        ip6 daddr ::1 return
+        fib daddr type local jump portlookup
+      }
+      chain portlookup {
+        ip daddr . meta l4proto . th dport vmap @portifat4
+        meta nfproto ipv4 meta l4proto . th dport vmap @portif4
+        meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport map @portat4
+        meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @port4
+      }
+      chain portpostrouting {
+        type nat hook postrouting priority srcnat
+        ct status dnat ip daddr vmap @portsnat4
+      }
+      chain portsnat_<hash> {                      # one for all containers of a subnet
+        ip saddr { 10.1.2.0/24, 127.0.0.0/8 } masquerade
+      }
+    }
+
+and likewise for IPv6. Ours come after other programs' chains of the usual priority, so that a
+mapping never takes what a service of the cluster has (CVE-2019-9946). ::1 is left alone: the kernel
+takes no answer to it that comes in through an interface, and a client that is refused at once goes
+on to 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import errno
+from hashlib import sha512
+from typing import TYPE_CHECKING, Any
+
+from cni_py.kernel.errors import KernelError
+from cni_py.kernel.nftables import COMMENT_BYTES, Command, in_words, nftables
+from cni_py.spec.attachment import network_key
+from cni_py.spec.errors import CniError, Code
+
+from . import interface
+from .port_mappings import PROTOCOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cni_py.kernel.nftables import Nftables
+    from cni_py.spec.attachment import Attachment
+
+    from .port_mappings import Record
+
+_FAMILY, _TABLE = "inet", "cni_py"
+_IN_TABLE = {"family": _FAMILY, "table": _TABLE}
+_AFTER_DSTNAT, _SRCNAT, _RAW = -90, 100, -300
+_PROTOCOL = {4: "ip", 6: "ip6"}
+_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+_LOOPBACK = {4: ("127.0.0.0", 8), 6: ("::1", 128)}
+_DIGITS = 16
+_VERSIONS = (4, 6)
+_LOOKUPS = ("portifat", "portif", "portat", "port")
+_MAPS = (*_LOOKUPS, "portsnat")
+_GUARDED = "portlocalnet"
+_REFERENCE_TABLE = "cni_hostport"
+REFERENCE_CHAIN = "hostports"
+_REFERENCE_CHAINS = (REFERENCE_CHAIN, "hostip_hostports", "masquerading")
+
+_NUMBER: dict[str, Any] = {"meta": {"key": "l4proto"}}
+_PORT: dict[str, Any] = {"payload": {"protocol": "th", "field": "dport"}}
+
+
+def set_up(record: Record, is_dead: Callable[[str], bool]) -> None:
+    """Forward the record's ports. Raises CniError.
+
+    The first attempt is all that happens once the chains are there. An element in the way of one
+    who `is_dead` (asked with the owner's label) is replaced.
+    """
+    nft = nftables()
+    what = f"map host ports of container {record.container_id}"
+    chains = [*_condition_chains(record), *_snat_chains(record)]
+    elements = [_element("create", record.attachment, *one) for one in _elements(record)]
+    try:
+        nft.apply(what, *chains, *elements)
+    except KernelError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST):
+            raise
+    else:
+        return
+    nft.apply(what, *_base())
+    stale = [one for one in _elements(record) if _is_in_the_way(nft, *one[:2], is_dead)]
+    replaced = [_key_command("delete", *one[:2]) for one in stale]
+    nft.apply(what, *_base(), *chains, *replaced, *elements)
+
+
+def parse_conditions(record: Record) -> dict[int, list[dict[str, Any]]]:
+    """The conditions as nftables itself writes them, which is also how they are set anew.
+
+    They are tried in the container's own chain, which nothing leads to yet. Raises CniError 7.
+    """
+    nft = nftables()
+    parsed = {}
+    for version in record.versions:
+        tokens = record.conditions.get(version)
+        if not tokens:
+            continue
+        chain = _condition_chain(record.attachment, version)
+        text = " ".join(tokens)
+        where = f"{_FAMILY} {_TABLE}"
+        lines = (
+            f"add table {where}",
+            f"add chain {where} {chain}",
+            f"flush chain {where} {chain}",
+            f"add rule {where} {chain} {text} accept",
+        )
+        try:
+            nft.apply(f"read conditionsV{version}", in_words("\n".join(lines)))
+        except KernelError as error:
+            msg = f"conditionsV{version} is not understood by nftables: {text}"
+            raise CniError(Code.INVALID_CONFIG, msg, error.details) from error
+        rules = _rules(nft, chain)
+        if len(rules) != 1 or rules[0][-1:] != [{"accept": None}]:
+            msg = f"conditionsV{version} is more than the conditions of one rule: {text}"
+            raise CniError(Code.INVALID_CONFIG, msg)
+        parsed[version] = rules[0][:-1]
+    return parsed
+
+
+def tear_down(record: Record) -> None:
+    """Take away what `set_up` has added; what is gone or another's is left. Raises CniError."""
+    nft = nftables()
+    attachment = record.attachment
+    what = f"unmap host ports of container {record.container_id}"
+    elements = [_key_command("delete", *one[:2]) for one in _elements(record)]
+    own = [_condition_chain(attachment, version) for version in record.versions
+        if record.conditions.get(version)]  # fmt: skip
+    if all(_is_own(nft, attachment, *one[:2]) for one in _elements(record)):
+        try:
+            nft.apply(what, *elements, *_removal(own))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        else:
+            return
+    forget(attachment)
+
+
+def forget(attachment: Attachment) -> None:
+    """Take away whatever has the attachment's label. Raises CniError."""
+    _sweep(nftables(), lambda label: label.startswith(attachment.key))
+    _remove_chains(lambda name: name.startswith(_chain_prefix(attachment)))
+
+
+def collect(network: str, valid: frozenset[Attachment]) -> None:
+    """Take away what belongs to the network's attachments that are not in `valid`."""
+    prefix = f"{network_key(network)}-"
+    alive = tuple(one.key for one in valid)
+
+    def is_dead(label: str) -> bool:
+        return label.startswith(prefix) and not label.startswith(alive)
+
+    _sweep(nftables(), is_dead)
+    _remove_chains(lambda name: is_dead(name.removeprefix("port_").replace("_", "-")))
+
+
+def check(record: Record) -> None:
+    """Whether all is there as ADD has set it. Raises CniError naming the first difference."""
+    nft = nftables()
+    for name, key, value in _elements(record):
+        listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
+        what = f"mapping {_text(key)} in the map {name}"
+        if listing is None:
+            raise interface.differs(what, _text(value), "nothing")
+        if f'comment "{record.attachment.key}' not in listing:
+            raise interface.differs(f"owner of the {what}", record.attachment.key, "another")
+        if f": {_text(value)}" not in listing:
+            found = listing.rpartition('" : ')[2].split("}")[0].strip()
+            raise interface.differs(what, _text(value), found)
+    _check_chains(nft, (*_base_rules(), *_snat_chains(record), *_condition_chains(record)))
+
+
+def restored(records: Iterable[Record], guarded: Iterable[str]) -> list[Command]:
+    """The commands that bring the records' rules back, whatever is left of them.
+
+    `guarded` are the interfaces to guard.
+    """
+    nft = nftables()
+    commands = list(_base())
+    have = {name: dict(_labelled(nft, name)) for name in _every_map()}
+    for record in records:
+        commands += [*_condition_chains(record), *_snat_chains(record)]
+        for name, key, value in _elements(record):
+            if _text(key) in have[name]:
+                commands.append(_key_command("delete", name, key))
+            commands.append(_element("add", record.attachment, name, key, value))
+    return [*commands, *(_guard_command("add", one) for one in sorted(guarded))]
+
+
+def guard(name: str) -> None:
+    """Drop what comes in through the interface from or to 127.0.0.0/8. Raises CniError."""
+    nft = nftables()
+    what = f"keep packets to 127.0.0.0/8 out of {name}"
+    try:
+        nft.apply(what, _guard_command("add", name))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        nft.apply(what, *_base(), _guard_command("add", name))
+
+
+def unguard(name: str) -> None:
+    """The contrary. Raises CniError."""
+    try:
+        nftables().apply(f"let packets in through {name}", _guard_command("delete", name))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def is_guarded(name: str) -> bool:
+    """Whether what comes in through the interface is looked at."""
+    nft = nftables()
+    return nft.element(f"{_FAMILY} {_TABLE}", _GUARDED, f'"{name}"') is not None
+
+
+def chains_named(names: Iterable[str]) -> bool:
+    """Whether one of the chains is there, in whatever table: of iptables too, over nf_tables."""
+    wanted = set(names)
+    listed = nftables().listed("list the chains", {"list": {"chains": None}}) or ()
+    return any(one.get("chain", {}).get("name") in wanted for one in listed)
+
+
+def delete_reference_rules(attachment: Attachment) -> None:
+    """The reference plugin's own nftables rules: each has the container's id (plugins.md 6.1.4)."""
+    nft = nftables()
+    for family in _PROTOCOL.values():
+        where = {"family": family, "table": _REFERENCE_TABLE}
+        commands: list[Command] = []
+        for chain in _REFERENCE_CHAINS:
+            listed = nft.listed("list a chain", {"list": {"chain": {**where, "name": chain}}})
+            for item in listed or ():
+                rule = item.get("rule", {})
+                if rule.get("comment") == attachment.container_id:
+                    handle = {**where, "chain": chain, "handle": rule["handle"]}
+                    commands.append({"delete": {"rule": handle}})
+        if commands:
+            nft.apply("delete the reference plugin's rules", *commands)
+
+
+# What there is for all.
+
+
+def _base() -> list[Command]:
+    """The table, maps, sets and chains; their rules are flushed and filled again at once."""
+    where = f"{_FAMILY} {_TABLE}"
+    words = [f"add table {where}"]
+    for version, address in _ADDRESS_TYPE.items():
+        port = "inet_proto . inet_service"
+        to = f"{address} . inet_service"
+        words += [
+            f"add map {where} port{version} {{ type {port} : {to} ; }}",
+            f"add map {where} portat{version} {{ type {address} . {port} : {to} ; }}",
+            f"add map {where} portif{version} {{ type {port} : verdict ; }}",
+            f"add map {where} portifat{version} {{ type {address} . {port} : verdict ; }}",
+            f"add map {where} portsnat{version} {{ type {address} : verdict ; }}",
+        ]
+    words.append(f"add set {where} {_GUARDED} {{ type ifname ; }}")
+    chains = (
+        _hook("portprerouting", "nat", "prerouting", _AFTER_DSTNAT),
+        _hook("portoutput", "nat", "output", _AFTER_DSTNAT),
+        _hook("portpostrouting", "nat", "postrouting", _SRCNAT),
+        _hook("portguard", "filter", "prerouting", _RAW),
+        _named("portlookup"),
+    )
+    return [
+        in_words("\n".join(words)),
+        *({"add": {"chain": one}} for one in chains),
+        *({"flush": {"chain": _named(one["name"])}} for one in chains),
+        *_base_rules(),
+    ]
+
+
+def _base_rules() -> list[Command]:
+    local = _match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
+    look_up = (local, {"jump": {"target": "portlookup"}})
+    rules = [
+        _rule("portprerouting", *look_up),
+        _rule("portoutput", _match(_field(6, "daddr"), "::1"), {"return": None}),
+        _rule("portoutput", *look_up),
+    ]
+    supported = _match(_NUMBER, {"set": list(PROTOCOLS)})
+    for version, protocol in _PROTOCOL.items():
+        own = _match({"meta": {"key": "nfproto"}}, f"ipv{version}")
+        port = {"concat": [_NUMBER, _PORT]}
+        port_at = {"concat": [_field(version, "daddr"), _NUMBER, _PORT]}
+        for keys, name in ((port_at, "portifat"), (port, "portif")):
+            verdict = {"vmap": {"key": keys, "data": f"@{name}{version}"}}
+            rules.append(_rule("portlookup", *((own,) if keys is port else ()), verdict))
+        for keys, name in ((port_at, "portat"), (port, "port")):
+            to = {"map": {"key": keys, "data": f"@{name}{version}"}}
+            dnat = {"dnat": {"family": protocol, "addr": to}}
+            rules.append(_rule("portlookup", supported, dnat))
+        translated = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
+        verdict = {"vmap": {"key": _field(version, "daddr"), "data": f"@portsnat{version}"}}
+        rules.append(_rule("portpostrouting", translated, verdict))
+    return [*rules, *_guard_rules()]
+
+
+def _guard_rules() -> list[Command]:
+    through = _match({"meta": {"key": "iifname"}}, f"@{_GUARDED}")
+    loopback = _prefix(*_LOOPBACK[4])
+    return [
+        _rule("portguard", through, _match(_field(4, field), loopback), {"drop": None})
+        for field in ("daddr", "saddr")
+    ]
+
+
+# What there is for a container.
+
+
+def _elements(record: Record) -> list[tuple[str, Any, Any]]:
+    """The (map, key, value) of each element."""
+    found: list[tuple[str, Any, Any]] = []
+    for one in record.mappings:
+        port = [one.protocol, one.host_port]
+        key = {"concat": [one.host_ip, *port] if one.host_ip else port}
+        at = "at" if one.host_ip else ""
+        if record.conditions.get(one.version):
+            chain = _condition_chain(record.attachment, one.version)
+            found.append((f"portif{at}{one.version}", key, {"jump": {"target": chain}}))
+        else:
+            to = {"concat": [one.address, one.container_port]}
+            found.append((f"port{at}{one.version}", key, to))
+    if record.snat:
+        for version in record.versions:
+            source = str(record.address(version).ip)
+            verdict = {"goto": {"target": _snat_chain(record, version)}}
+            found.append((f"portsnat{version}", source, verdict))
+    return found
+
+
+def _condition_chains(record: Record) -> list[Command]:
+    """The container's own chains, if it has conditions: what they do not fit goes on."""
+    commands: list[Command] = []
+    for version in record.versions:
+        if not record.conditions.get(version):
+            continue
+        name = _condition_chain(record.attachment, version)
+        commands += [{"add": {"chain": _named(name)}}, {"flush": {"chain": _named(name)}}]
+        for one in record.of(version):
+            at = [_match(_field(version, "daddr"), one.host_ip)] if one.host_ip else []
+            ports = [_match(_NUMBER, one.protocol), _match(_PORT, one.host_port)]
+            target = {"addr": one.address, "port": one.container_port}
+            dnat = {"dnat": {"family": _PROTOCOL[version], **target}}
+            conditions = record.parsed.get(version, [])
+            commands.append(_rule(name, *conditions, *at, *ports, dnat))
+    return commands
+
+
+def _snat_chains(record: Record) -> list[Command]:
+    commands: list[Command] = []
+    for version in record.versions if record.snat else ():
+        name = _snat_chain(record, version)
+        sources = {"set": [_prefix(*one) for one in _sources(record, version)]}
+        only = [] if record.masq_all else [_match(_field(version, "saddr"), sources)]
+        commands += [
+            {"add": {"chain": _named(name)}},
+            {"flush": {"chain": _named(name)}},
+            _rule(name, *only, {"masquerade": None}),
+        ]
+    return commands
+
+
+def _sources(record: Record, version: int) -> list[tuple[str, int]]:
+    own = (one.partition("/") for one in record.sources)
+    found = {(address, int(length)) for address, _, length in own
+        if (":" in address) == (version == 6)}  # fmt: skip
+    return sorted({*found, _LOOPBACK[version]})
+
+
+def _snat_chain(record: Record, version: int) -> str:
+    if record.masq_all:
+        return f"portsnat_all{version}"
+    text = str(_sources(record, version)).encode()
+    return f"portsnat_{sha512(text).hexdigest()[:_DIGITS]}"
+
+
+def _chain_prefix(attachment: Attachment) -> str:
+    return f"port_{attachment.key.replace('-', '_')}_"
+
+
+def _condition_chain(attachment: Attachment, version: int) -> str:
+    return f"{_chain_prefix(attachment)}{version}"
+
+
+# Commands and listings.
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {**_IN_TABLE, "name": name}
+
+
+def _hook(name: str, kind: str, hook: str, priority: int) -> dict[str, Any]:
+    return {**_named(name), "type": kind, "hook": hook, "prio": priority, "policy": "accept"}
+
+
+def _rule(chain: str, *statements: dict[str, Any]) -> Command:
+    return {"add": {"rule": {**_IN_TABLE, "chain": chain, "expr": list(statements)}}}
+
+
+def _match(left: Any, right: Any) -> dict[str, Any]:
+    return {"match": {"op": "==", "left": left, "right": right}}
+
+
+def _field(version: int, field: str) -> dict[str, Any]:
+    return {"payload": {"protocol": _PROTOCOL[version], "field": field}}
+
+
+def _prefix(address: str, length: int) -> Any:
+    if length in (32, 128) and (":" in address) == (length == 128):
+        return address
+    return {"prefix": {"addr": address, "len": length}}
+
+
+def _element(verb: str, owner: Attachment, name: str, key: Any, value: Any) -> Command:
+    labelled = {"elem": {"val": key, "comment": owner.label(COMMENT_BYTES)}}
+    return {verb: {"element": {**_named(name), "elem": [[labelled, value]]}}}
+
+
+def _key_command(verb: str, name: str, key: Any) -> Command:
+    return {verb: {"element": {**_named(name), "elem": [key]}}}
+
+
+def _guard_command(verb: str, interface_name: str) -> Command:
+    return {verb: {"element": {**_named(_GUARDED), "elem": [interface_name]}}}
+
+
+def _removal(chains: Iterable[str]) -> list[Command]:
+    named = [{"chain": _named(one)} for one in chains]
+    return [*({"flush": one} for one in named), *({"delete": one} for one in named)]
+
+
+def _text(value: Any) -> str:
+    """A key or value as nft(8) writes it."""
+    if isinstance(value, dict):
+        if "concat" in value:
+            return " . ".join(map(str, value["concat"]))
+        ((verdict, where),) = value.items()
+        return f"{verdict} {where['target']}"
+    return str(value)
+
+
+def _is_own(nft: Nftables, attachment: Attachment, name: str, key: Any) -> bool:
+    listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
+    return listing is not None and f'comment "{attachment.key}' in listing
+
+
+def _is_in_the_way(nft: Nftables, name: str, key: Any, is_dead: Callable[[str], bool]) -> bool:
+    """Whether there is an element of that key. Raises CniError if its owner lives."""
+    listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
+    if listing is None:
+        return False
+    label = listing.partition('comment "')[2].partition('"')[0]
+    if not is_dead(label):
+        msg = f"{_text(key)} is already mapped"
+        raise CniError(Code.INTERNAL, msg, f"to {label or 'somebody else'}")
+    return True
+
+
+def _every_map() -> list[str]:
+    return [f"{name}{version}" for name in _MAPS for version in _VERSIONS]
+
+
+def _labelled(nft: Nftables, name: str) -> list[tuple[str, str]]:
+    """The (key, label) of every element of a map."""
+    found = []
+    command = {"list": {"map": _named(name)}}
+    for item in nft.listed(f"list the map {name}", command) or ():
+        for key, _ in item.get("map", {}).get("elem", ()):
+            labelled = key.get("elem", {}) if isinstance(key, dict) else {}
+            found.append((_text(labelled.get("val", key)), labelled.get("comment", "")))
+    return found
+
+
+def _sweep(nft: Nftables, is_unwanted: Callable[[str], bool]) -> None:
+    for name in _every_map():
+        for key, label in _labelled(nft, name):
+            if is_unwanted(label):
+                value: Any = {"concat": key.split(" . ")} if " . " in key else key
+                _delete(nft, name, value)
+
+
+def _delete(nft: Nftables, name: str, key: Any) -> None:
+    try:
+        nft.apply(f"delete {_text(key)} of the map {name}", _key_command("delete", name, key))
+    except KernelError as error:
+        # Another DEL was faster.
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _remove_chains(is_unwanted: Callable[[str], bool]) -> None:
+    nft = nftables()
+    listed = nft.listed("list the chains", {"list": {"chains": None}}) or ()
+    chains = [one["chain"] for one in listed if "chain" in one]
+    names = [
+        one["name"]
+        for one in chains
+        if (one["family"], one["table"]) == (_FAMILY, _TABLE)
+        and one["name"].startswith("port_")
+        and is_unwanted(one["name"])
+    ]
+    if names:
+        nft.apply("remove chains with conditions", *_removal(names))
+
+
+def _rules(nft: Nftables, chain: str) -> list[list[dict[str, Any]]]:
+    listed = nft.listed(f"list the chain {chain}", {"list": {"chain": _named(chain)}}) or ()
+    return [one["rule"]["expr"] for one in listed if "rule" in one]
+
+
+def _check_chains(nft: Nftables, commands: Iterable[Command]) -> None:
+    expected: dict[str, list[Any]] = {}
+    for command in commands:
+        rule = command.get("add", {}).get("rule")
+        if rule:
+            expected.setdefault(rule["chain"], []).append(_essence(rule["expr"]))
+    for chain, rules in expected.items():
+        have = [_essence(one) for one in _rules(nft, chain)]
+        if have != rules:
+            shown, found = ("; ".join(" ".join(one) for one in both) for both in (rules, have))
+            raise interface.differs(f"rules of the chain {chain}", shown, found or "none")
+
+
+def _essence(value: Any) -> list[str]:
+    """What a rule refers to and does: how the rest is written is up to libnftables' release."""
+    if isinstance(value, str):
+        return [value] if value.startswith("@") else []
+    if isinstance(value, list):
+        return [one for each in value for one in _essence(each)]
+    if not isinstance(value, dict):
+        return []
+    found = []
+    for key, inner in value.items():
+        if key in ("masquerade", "drop", "return", "dnat"):
+            found.append(key)
+        if key in ("target", "addr", "port") and isinstance(inner, (str, int)):
+            found.append(str(inner))
+        else:
+            found += _essence(inner)
+    return found
