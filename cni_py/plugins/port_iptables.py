@@ -52,7 +52,7 @@ def set_up(record: Record) -> None:
     chain = chain_of(record.attachment)
     with open(_IN_USE, "w"):
         pass
-    for version in record.versions:
+    for version in _versions(record):
         what = f"map host ports of container {record.container_id}"
         marks, own = _mark_lines(record), [f"-N {chain}", *_lines(record, version)]
         try:
@@ -67,7 +67,7 @@ def set_up(record: Record) -> None:
 def tear_down(record: Record) -> None:
     """Take away what `set_up` has added. Raises CniError."""
     chain = chain_of(record.attachment)
-    for version in record.versions:
+    for version in _versions(record):
         what = f"unmap host ports of container {record.container_id}"
         entries = [one.replace("-A ", "-D ", 1) for one in _entries(record, version)]
         try:
@@ -130,7 +130,7 @@ def collect(network: str, valid: frozenset[Attachment]) -> None:
 def check(record: Record) -> None:
     """Whether all is there as ADD has set it. Raises CniError naming the first difference."""
     chain = chain_of(record.attachment)
-    for version in record.versions:
+    for version in _versions(record):
         have = iptables.listing(version, _NAT)
         wanted = [*_shared_rules(with_marks=bool(_mark_lines(record))), *_mark_rules(record)]
         wanted += _rules(record, version)
@@ -140,7 +140,7 @@ def check(record: Record) -> None:
         own = [line for line in have if line.startswith(f"-A {chain} ")]
         if own != _rules(record, version):
             raise interface.differs(f"chain {chain}", "the container's rules", "; ".join(own))
-        for ports, protocol in _blocks(record, version):
+        for ports, protocol in _blocks(record):
             if not any(
                 line.startswith(f"-A {_DNAT} ")
                 and f" -p {protocol} " in line
@@ -158,7 +158,7 @@ def restored(records: Iterable[Record]) -> dict[tuple[int, str], list[str]]:
     have: dict[int, list[str]] = {}
     for record in records:
         chain = chain_of(record.attachment)
-        for version in record.versions:
+        for version in _versions(record):
             lines = found.setdefault((version, _NAT), [])
             if version not in have:
                 have[version] = iptables.listing(version, _NAT)
@@ -247,13 +247,10 @@ def _lines(record: Record, version: int) -> list[str]:
 
 
 def _rules(record: Record, version: int) -> list[str]:
-    """The container's chain, in the form in which iptables lists it.
-
-    What is for one address comes before what is for all of them.
-    """
+    """The container's chain, in the form in which iptables lists it."""
     chain, lines = chain_of(record.attachment), []
     subnet = _ANYWHERE[version] if record.masq_all else str(record.address(version).network)
-    for one in sorted(record.of(version), key=lambda one: not one.host_ip):
+    for one in record.of(version):
         ports = f"-p {one.protocol} -m {one.protocol} --dport {one.host_port}"
         destination = f"-d {one.host_ip}/{_bits(version)} " if one.host_ip else ""
         if record.snat:
@@ -272,14 +269,22 @@ def _entries(record: Record, version: int) -> list[str]:
     return [
         f"-A {_DNAT} -m comment --comment {comment} -m multiport -p {protocol}"
         f" --destination-ports {ports}{conditions} -j {chain_of(record.attachment)}"
-        for ports, protocol in _blocks(record, version)
+        for ports, protocol in _blocks(record)
     ]
 
 
-def _blocks(record: Record, version: int) -> list[tuple[str, str]]:
-    """At most 15 ports of one protocol a rule, protocols sorted, ports in the order given."""
+def _versions(record: Record) -> list[int]:
+    """The IP versions with a chain: those of the container, whatever they are mapped for."""
+    return sorted({4 if "." in one else 6 for one in record.addresses})
+
+
+def _blocks(record: Record) -> list[tuple[str, str]]:
+    """At most 15 ports of one protocol a rule, protocols sorted, ports in the order given.
+
+    Those of the other IP version too, as the reference has them: it would not know its own rules.
+    """
     by_protocol: dict[str, dict[int, None]] = {}
-    for one in record.of(version):
+    for one in record.mappings:
         by_protocol.setdefault(one.protocol, {})[one.host_port] = None
     found = []
     for protocol, numbers in sorted(by_protocol.items()):

@@ -92,7 +92,7 @@ class Mapped(msgspec.Struct, frozen=True):
 class Record(records.Record, frozen=True, kw_only=True):
     """What an ADD has set: enough to take it away, and to set it anew.
 
-    `addresses` are the container's with their prefixes, one of each version that is mapped.
+    `addresses` are the container's with their prefixes, one of each version.
     `sources` are the subnets whose packets are masqueraded. `parsed` has nftables' own form of the
     conditions, by version.
     """
@@ -149,8 +149,7 @@ def mapped(config: Config, result: Result, ifname: str) -> tuple[list[Mapped], l
                 msg = f"host port {mapping} is mapped twice"
                 raise CniError(Code.INVALID_CONFIG, msg, "one host port leads to one place")
             found[key] = mapping
-    versions = sorted({mapping.version for mapping in found.values()})
-    return list(found.values()), [own[one] for one in versions]
+    return list(found.values()), [own[one] for one in sorted(own)]
 
 
 def _versions(host_ip: IP | None, own: Mapping[int, Cidr], ifname: str) -> list[int]:

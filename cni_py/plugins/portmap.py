@@ -195,6 +195,7 @@ def _planned(call: Call[Config], result: Result, sandbox: Sandbox) -> Record:
     chain, bit = mark_of(config)
     with Netlink() as host:
         ways: _Ways = {one.version: _way(host, one) for one in own}
+    is_by_ipv4 = any(one.version == 4 for one in mappings)
     sources = []
     for one in own:
         _, link = ways[one.version]
@@ -217,7 +218,7 @@ def _planned(call: Call[Config], result: Result, sandbox: Sandbox) -> Record:
         mark_chain=chain,
         mark_bit=bit,
         conditions=conditions_of(config),
-        interface=_localnet_interface(config, result, ways),
+        interface=_localnet_interface(config, result, ways) if is_by_ipv4 else "",
     )
 
 

@@ -113,6 +113,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         runtimeConfig={"mac": "02:00:00:00:00:02"},
         **SHARED,
     ),
+    "portmap": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "portmap",
+        "backend": "nftables",
+        "snat": True,
+        "masqAll": False,
+        "conditionsV4": ["ip", "saddr", "192.0.2.0/24"],
+        "conditionsV6": ["ip6", "saddr", "::1"],
+        "runtimeConfig": {
+            "portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp"},
+            ]
+        },
+        **SHARED,
+    },
     "static": ipam(
         "static",
         addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}],
@@ -249,6 +266,11 @@ class Watched:
             self.container.run("ip", "addr", "add", "10.1.2.9/24", "dev", "eth0")
             # The folders of what they keep stay.
             host.run("mkdir", "-p", "/run/own/tuning", "/run/cni/tuning", "/run/cni-py/sbr")
+        if plugin == "portmap":
+            # What is made once, for all.
+            for verb in ("ADD", "DEL"):
+                outcome = host.call(plugin, verb, CONFIGS[plugin], self.container)
+                assert outcome.status == 0, outcome
         self.state = self._state()
         self.refused: list[tuple[str, Any, Outcome]] = []
 

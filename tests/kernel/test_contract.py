@@ -30,6 +30,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"},
     "ipvlan": child("ipvlan"),
     "macvlan": child("macvlan"),
+    "portmap": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "portmap",
+        "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]},
+    },
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]),
     "vlan": child("vlan"),
 }
@@ -352,7 +358,7 @@ def test_collecting(host: Host, plugin: str) -> None:
     for keys in ({"cni.dev/attachments": alive}, {"cni.dev/valid-attachments": alive}):
         outcome = host.call(plugin, "GC", config | keys)
         assert (outcome.status, outcome.stdout) == (0, "")
-    with_addresses = plugin not in ("firewall", "loopback", "static")
+    with_addresses = plugin not in ("firewall", "loopback", "portmap", "static")
     assert len(host.allocated("net1")) == len(host.allocated("net2")) == with_addresses
     assert len(host.ports("br-net1")) == len(host.ports("br-net2")) == (plugin == "bridge")
 
