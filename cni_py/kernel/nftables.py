@@ -42,10 +42,10 @@ _ERRNO_BY_TEXT = {
 
 
 def in_words(text: str) -> Command:
-    """A command in nft(8)'s words, for what libnftables cannot read as JSON before 1.0.7.
+    """A command in nft(8)'s words, for what libnftables (1.0.6) does not read as JSON.
 
-    Such as a map to a concatenation. A command that only defines, and may be repeated, since it has
-    a transaction of its own.
+    Such as a map to a concatenation, of which it makes a set. A command that only defines, and may
+    be repeated, since it has a transaction of its own.
     """
     return {_WORDS: text}
 

@@ -87,10 +87,10 @@ def set_up(record: Record, is_dead: Callable[[str], bool]) -> None:
     """
     nft = nftables()
     what = f"map host ports of container {record.container_id}"
-    chains = [*_condition_chains(record), *_snat_chains(record)]
+    own, shared = _condition_chains(record), _snat_chains(record)
     elements = [_element("create", record.attachment, *one) for one in _elements(record)]
     try:
-        nft.apply(what, *chains, *elements)
+        nft.apply(what, *own, *elements)
     except KernelError as error:
         if error.errno not in (errno.ENOENT, errno.EEXIST):
             raise
@@ -99,7 +99,7 @@ def set_up(record: Record, is_dead: Callable[[str], bool]) -> None:
     nft.apply(what, *_base())
     stale = [one for one in _elements(record) if _is_in_the_way(nft, *one[:2], is_dead)]
     replaced = [_key_command("delete", *one[:2]) for one in stale]
-    nft.apply(what, *_base(), *chains, *replaced, *elements)
+    nft.apply(what, *_base(), *shared, *own, *replaced, *elements)
 
 
 def parse_conditions(record: Record) -> dict[int, list[dict[str, Any]]]:
@@ -139,19 +139,21 @@ def tear_down(record: Record) -> None:
     """Take away what `set_up` has added; what is gone or another's is left. Raises CniError."""
     nft = nftables()
     attachment = record.attachment
-    what = f"unmap host ports of container {record.container_id}"
-    elements = [_key_command("delete", *one[:2]) for one in _elements(record)]
-    own = [_condition_chain(attachment, version) for version in record.versions
-        if record.conditions.get(version)]  # fmt: skip
-    if all(_is_own(nft, attachment, *one[:2]) for one in _elements(record)):
-        try:
-            nft.apply(what, *elements, *_removal(own))
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        else:
-            return
-    forget(attachment)
+    own = [one for one in _elements(record) if _is_own(nft, attachment, *one[:2])]
+    chains = [
+        _condition_chain(attachment, version)
+        for version in record.versions
+        if record.conditions.get(version)
+    ]
+    deletions = [_key_command("delete", *one[:2]) for one in own]
+    try:
+        what = f"unmap host ports of container {record.container_id}"
+        nft.apply(what, *deletions, *_removal(chains))
+    except KernelError as error:
+        # A chain is gone, or an element that the record does not know leads to it.
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            raise
+        forget(attachment)
 
 
 def forget(attachment: Attachment) -> None:
@@ -340,11 +342,9 @@ def _elements(record: Record) -> list[tuple[str, Any, Any]]:
         else:
             to = {"concat": [one.address, one.container_port]}
             found.append((f"port{at}{one.version}", key, to))
-    if record.snat:
-        for version in record.versions:
-            source = str(record.address(version).ip)
-            verdict = {"goto": {"target": _snat_chain(record, version)}}
-            found.append((f"portsnat{version}", source, verdict))
+    for version in record.versions if record.snat else ():
+        verdict = {"goto": {"target": _snat_chain(record, version)}}
+        found.append((f"portsnat{version}", str(record.address(version).ip), verdict))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ __all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "restored", "s
 _FLUSHED = ("udp", "sctp")
 # Links of these kinds lead to containers; others only if the previous result has them.
 _CONTAINER_SIDE = ("bridge", "veth", "tun")
+# What can be named in a rule as it is.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@+-]+")
 _NOTHING = records.Sandbox(path="", cookie=None, device=0, inode=0)
 
 
@@ -236,7 +239,8 @@ def _localnet_interface(config: Config, result: Result, ways: _Ways) -> str:
     if not config.snat or way is None or link is None or not way.is_neighbour:
         return ""
     listed = {one.name for one in result.interfaces if not one.sandbox}
-    return link.name if link.kind in _CONTAINER_SIDE or link.name in listed else ""
+    is_of_container = link.kind in _CONTAINER_SIDE or link.name in listed
+    return link.name if is_of_container and _PLAIN_NAME.fullmatch(link.name) else ""
 
 
 def _set_up(record: Record) -> None:
