@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import addresses, conntrack, iptables, links, routes
+from cni_py.kernel import addresses, conntrack, iptables, links, lock, routes
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.nftables import nftables_if_installed
@@ -83,14 +83,15 @@ def add(call: Call[Config]) -> Result:
     if earlier is not None:
         _tear_down(earlier)
     call.scope.enter_context(undone_on_failure(lambda: delete(call)))
-    RECORDS.save(record)
-    for dead in port_claims.claim(attachment, wanted):
-        _tear_down(dead)
-    with step("ports"):
-        _set_up(record)
-    if record.interface:
-        with step("localhost"):
-            localnet.allow(record.interface, attachment.key, _guard)
+    with lock.changing_rules():
+        RECORDS.save(record)
+        for dead in port_claims.claim(attachment, wanted):
+            _tear_down(dead)
+        with step("ports"):
+            _set_up(record)
+        if record.interface:
+            with step("localhost"):
+                localnet.allow(record.interface, attachment.key, _guard)
     with step("conntrack"):
         _forget_flows(record, _stale_flows)
     return result
@@ -99,7 +100,7 @@ def add(call: Call[Config]) -> Result:
 def delete(call: Call[Config] | Call[DelConfig]) -> None:
     """Undo an ADD: what its record says, or without one what has the container's labels."""
     record = RECORDS.load(call.attachment)
-    with step("ports"):
+    with step("ports"), lock.changing_rules():
         if record is not None:
             _tear_down(record)
         elif call.config.runtime_config.port_mappings or _has_chains(call.attachment):
@@ -147,7 +148,7 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     teardown = Teardown()
     for record in list(RECORDS.every()):
         if record.network == network and record.attachment not in valid:
-            with teardown.step():
+            with teardown.step(), lock.changing_rules():
                 _tear_down(record)
     prefix, alive = f"{network_key(network)}-", {one.key for one in valid}
 

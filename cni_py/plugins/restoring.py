@@ -29,6 +29,7 @@ MODULES = (
     "cni_py.plugins.firewall",
     "cni_py.plugins.spoof_check",
     "cni_py.plugins.masquerade",
+    "cni_py.plugins.portmap",
 )
 
 _WHAT = "restore the rules of live containers"

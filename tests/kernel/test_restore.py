@@ -10,6 +10,7 @@ import pytest
 from fixtures.dump import differences, dump
 from fixtures.firewalls import attach, blocked, firewall, network, passes
 from fixtures.host import Host
+from fixtures.ports import ask, mapping, portmap, serving
 from fixtures.server import CNI_PY
 
 if TYPE_CHECKING:
@@ -36,14 +37,19 @@ def restore(host: Host) -> dict[str, Any]:
 
 
 def everything(host: Host, backend: str) -> list[Container]:
-    """Three containers with a firewall, masquerading and spoof check; one bridge is isolated."""
+    """Three containers with a firewall, masquerading, spoof check and a port; one bridge is
+    isolated.
+    """
     containers = [host.container(name) for name in ("c1", "c2", "c3")]
     places = (("net1", "isolated"), ("net1", "isolated"), ("net2", "same-bridge"))
-    for container, (name, policy) in zip(containers, places, strict=True):
+    for index, (container, (name, policy)) in enumerate(zip(containers, places, strict=True)):
         keys = {"ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True}
         result = host.add("bridge", network(name, **keys), container)
         config = firewall(backend, name, ingressPolicy=policy) | {"prevResult": result}
         host.add("firewall", config, container)
+        ports = [mapping(8080 + index), mapping(9090 + index, protocol="udp", hostIP="10.1.1.1")]
+        config = portmap(*ports, name=name, backend=backend, prevResult=result)
+        host.add("portmap", config, container)
     return containers
 
 
@@ -71,6 +77,8 @@ def test_everything_is_back(host: Host, backend: str, flush: str) -> None:
     assert shared_rules(host) == order
     assert blocked(first, "10.1.2.2")
     assert blocked(first, "10.1.1.3")
+    with serving(other):
+        assert ask(host, "127.0.0.1", port=8082) == ["c3 10.1.2.1"]
     assert second.link()["address"] != other.link()["address"]
 
 
@@ -88,6 +96,7 @@ def test_dead_containers_are_not_restored(host: Host, backend: str) -> None:
     """One is gone without DEL, one with it; what DEL removes later is the rest."""
     dead, deleted, alive = everything(host, backend)
     dead.delete_netns()
+    host.delete("portmap", portmap(backend=backend), deleted)
     host.delete("firewall", firewall(backend), deleted)
     host.delete("bridge", network(), deleted)
     host.run("nft", "flush", "ruleset")
@@ -99,6 +108,7 @@ def test_dead_containers_are_not_restored(host: Host, backend: str) -> None:
         assert f"{address}/" not in have
     assert "10.1.2.2" in have
     assert "br-net1" not in have
+    host.delete("portmap", portmap(backend=backend), dead)
     host.delete("firewall", firewall(backend), dead)
     host.delete("bridge", network(ipMasq=True), dead)
     assert alive.addresses() == ["10.1.2.2/24", "fd00:2::2/64"]
