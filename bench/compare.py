@@ -4,9 +4,6 @@ Wall times are of whole processes as a runtime sees them: from the start of the 
 of its output and of itself, in milliseconds, minimum / median / maximum. A ratio is the median of
 the pairs' ratios, ours to the reference's. `--document` writes the tables into a file, between the
 marks `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
-
-New connections through port mappings are not measured yet. Of the chain with portmap, firewall,
-bandwidth and tuning those plugins are measured that both have.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from typing import TYPE_CHECKING
 import chain
 import growth
 import msgspec
+import ports
 import single
 from host import OURS, Sandboxes, Suite, add_host, enter, own_netns, wait_until_quiet
 from plots import draw_all
@@ -40,7 +38,9 @@ _NOTHING = Path("/bin/true")
 # What the reference may take to attach the many containers.
 _ATTACH_SECONDS = 200.0
 _WAIT_SECONDS = 60.0
-_PARTS = ("calls", "chain", "standalone", "cpu", "memory", "at-once", "allocations", "containers")
+_PARTS = (
+    "calls", "chain", "standalone", "cpu", "memory", "at-once", "allocations", "containers", "ports",
+)  # fmt: skip
 _BEGINNING = time.monotonic()
 
 
@@ -160,6 +160,11 @@ def _measured(
         crowds = (1, 100) if quick else (1, 100, 1000)
         turns = max(runs // 4, 5)
         results.containers = growth.containers(pair, box, crowds, turns, _ATTACH_SECONDS, _say)
+    if "ports" in parts:
+        count = 200 if quick else 1000
+        results.ports = ports.connections(
+            pair, box, count, max(runs // 4, 5), _ATTACH_SECONDS, _say
+        )
     return results
 
 

@@ -69,12 +69,21 @@ class Results:
     # ADD and DEL by turns, one pair a count.
     allocations: list[Row] = field(default_factory=list)
     containers: list[Row] = field(default_factory=list)
+    ports: list[Row] = field(default_factory=list)
     # Ours alone: milliseconds by column, then by step, in order.
     steps: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def verdicts(self) -> list[Verdict]:
         """Each budget that there is a figure for."""
-        rows = (*self.calls, *self.chain, *self.at_once, *self.cpu, *self.standalone, *self.memory)
+        rows = (
+            *self.calls,
+            *self.chain,
+            *self.at_once,
+            *self.cpu,
+            *self.standalone,
+            *self.memory,
+            *self.ports,
+        )
         found = [verdict for row in rows if (verdict := row.verdict()) is not None]
         growth = self.growth()
         return [*found, growth] if growth else found

@@ -33,6 +33,8 @@ def tables(results: Results) -> dict[str, str]:
         made["allocations"] = _growth(results.allocations, "addresses allocated")
     if results.containers:
         made["containers"] = _growth(results.containers, "containers")
+    if results.ports:
+        made["ports"] = _comparison(results.ports, digits=3)
     return made
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from cni_py.kernel import interruption, iptables
 from cni_py.spec.attachment import Attachment
+from cni_py.spec.errors import CniError
 
 from . import interface
 from .port_mappings import RECORDS, SET_MARK_CHAIN
@@ -129,27 +130,38 @@ def collect(network: str, valid: frozenset[Attachment]) -> None:
 
 def check(record: Record) -> None:
     """Whether all is there as ADD has set it. Raises CniError naming the first difference."""
-    chain = chain_of(record.attachment)
     for version in _versions(record):
-        have = iptables.listing(version, _NAT)
-        wanted = [*_shared_rules(with_marks=bool(_mark_lines(record))), *_mark_rules(record)]
-        wanted += _rules(record, version)
-        for line in wanted:
-            if line not in have:
-                raise interface.differs(f"rules of iptables, IPv{version},", line, "no such rule")
-        own = [line for line in have if line.startswith(f"-A {chain} ")]
-        if own != _rules(record, version):
-            raise interface.differs(f"chain {chain}", "the container's rules", "; ".join(own))
-        for ports, protocol in _blocks(record):
-            if not any(
-                line.startswith(f"-A {_DNAT} ")
-                and f" -p {protocol} " in line
-                and f" --dports {ports} " in line
-                and line.endswith(f"-j {chain}")
-                for line in have
-            ):
-                what = f"rules of the chain {_DNAT}"
-                raise interface.differs(what, f"{protocol} {ports} to {chain}", "no such rule")
+        _check(record, version, iptables.listing(version, _NAT))
+
+
+def _check(record: Record, version: int, have: list[str]) -> None:
+    chain = chain_of(record.attachment)
+    wanted = [*_shared_rules(with_marks=bool(_mark_lines(record))), *_mark_rules(record)]
+    wanted += _rules(record, version)
+    for line in wanted:
+        if line not in have:
+            raise interface.differs(f"rules of iptables, IPv{version},", line, "no such rule")
+    own = [line for line in have if line.startswith(f"-A {chain} ")]
+    if own != _rules(record, version):
+        raise interface.differs(f"chain {chain}", "the container's rules", "; ".join(own))
+    for ports, protocol in _blocks(record):
+        if not any(
+            line.startswith(f"-A {_DNAT} ")
+            and f" -p {protocol} " in line
+            and f" --dports {ports} " in line
+            and line.endswith(f"-j {chain}")
+            for line in have
+        ):
+            what = f"rules of the chain {_DNAT}"
+            raise interface.differs(what, f"{protocol} {ports} to {chain}", "no such rule")
+
+
+def _is_intact(record: Record, version: int, have: list[str]) -> bool:
+    try:
+        _check(record, version, have)
+    except CniError:
+        return False
+    return True
 
 
 def restored(records: Iterable[Record]) -> dict[tuple[int, str], list[str]]:
@@ -159,13 +171,16 @@ def restored(records: Iterable[Record]) -> dict[tuple[int, str], list[str]]:
     for record in records:
         chain = chain_of(record.attachment)
         for version in _versions(record):
-            lines = found.setdefault((version, _NAT), [])
             if version not in have:
                 have[version] = iptables.listing(version, _NAT)
-                lines += _missing(have[version], with_marks=bool(_mark_lines(record)))
-            elif _mark_lines(record) and not any(_MASQ in line for line in lines):
-                more = [*have[version], *lines]
-                lines += _missing(more, with_marks=True)
+            if _is_intact(record, version, have[version]):
+                continue
+            lines = found.setdefault((version, _NAT), [])
+            there = [
+                *have[version],
+                *(one.replace("-I POSTROUTING 1", "-A POSTROUTING") for one in lines),
+            ]
+            lines += _missing(there, with_marks=bool(_mark_lines(record)))
             lines += _removal(have[version], chain)
             lines += [*_mark_lines(record), f"-N {chain}", *_lines(record, version)]
     return found
