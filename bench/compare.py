@@ -38,18 +38,16 @@ _NOTHING = Path("/bin/true")
 # What the reference may take to attach the many containers.
 _ATTACH_SECONDS = 200.0
 _WAIT_SECONDS = 60.0
-_PARTS = tuple(
-    [
-        "calls",
-        "chain",
-        "standalone",
-        "cpu",
-        "memory",
-        "at-once",
-        "allocations",
-        "containers",
-        "ports",
-    ]
+_PARTS = (
+    "calls",
+    "chain",
+    "standalone",
+    "cpu",
+    "memory",
+    "at-once",
+    "allocations",
+    "containers",
+    "ports",
 )
 _BEGINNING = time.monotonic()
 
