@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.host import BIN, ROOT, Container, Host, Outcome
 from fixtures.leaks import leaks
+from fixtures.ports import ask, mapping, outside, serving
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cni-py-tests"
 CNITOOL = str(CACHE / "cnitool")
@@ -18,10 +20,10 @@ NET_D = "/etc/cni/net.d"
 
 
 def cnitool(
-    host: Host, verb: str, network: str, container: Container, *, check: bool = True
+    host: Host, verb: str, network: str, container: Container, *, check: bool = True, **caps: Any
 ) -> Outcome:
-    """Run cnitool on the host, with the project's configurations."""
-    env = {"NETCONFPATH": NET_D, "CNI_PATH": str(BIN)}
+    """Run cnitool on the host, with the project's configurations and arguments by capability."""
+    env = {"NETCONFPATH": NET_D, "CNI_PATH": str(BIN), "CAP_ARGS": json.dumps(caps)}
     return host.run(CNITOOL, verb, network, container.netns, check=check, env=env)
 
 
@@ -55,7 +57,9 @@ def test_bridge_from_add_to_del(configured: Host) -> None:
     assert leaks(host) == []
 
 
-@pytest.mark.parametrize("network", ["layer2", "fixed", "loopback"])
+@pytest.mark.parametrize(
+    "network", ["layer2", "fixed", "loopback", "isolated", "published", "limited"]
+)
 def test_every_example_configuration(configured: Host, network: str) -> None:
     host = configured
     container = host.container("c1")
@@ -64,6 +68,31 @@ def test_every_example_configuration(configured: Host, network: str) -> None:
         cnitool(host, "check", network, container)
     container.delete_netns()
     cnitool(host, "del", network, container)
+    assert leaks(host) == []
+
+
+def test_whole_chain(configured: Host) -> None:
+    """As Kubernetes has it: a port, a limit each way, rules and settings; CHECK, then DEL twice."""
+    host = configured
+    server, client = host.container("c1"), host.container("c2")
+    limits = {"ingressRate": 8_000_000, "ingressBurst": 800_000}
+    limits |= {"egressRate": 8_000_000, "egressBurst": 800_000}
+    caps = {"portMappings": [mapping()], "bandwidth": limits}
+    cnitool(host, "add", "full", server, **caps)
+    cnitool(host, "add", "full", client)
+    machine = outside(host)
+    with serving(server):
+        assert ask(machine, "192.0.2.1", "2001:db8:ff::1") == ["c1 192.0.2.2", "c1 2001:db8:ff::2"]
+        assert ask(host, "127.0.0.1") == ["c1 10.87.0.1"]
+        assert ask(client, "192.0.2.1") == ["c1 10.87.0.1"]
+    for version in (4, 6):
+        assert any("CNI-FORWARD" in one for one in host.iptables("filter", version))
+    queues = host.run("tc", "qdisc").stdout
+    assert queues.count("rate 8Mbit") == 2
+    assert server.sysctl("net/ipv4/conf/eth0/arp_filter") == "1"
+    cnitool(host, "check", "full", server, **caps)
+    for container, own in ((server, caps), (client, {}), (server, caps)):
+        cnitool(host, "del", "full", container, **own)
     assert leaks(host) == []
 
 

@@ -1,4 +1,4 @@
-"""podman's CNI backend: a chain as podman users have it, run by our executables."""
+"""podman's CNI backend: a chain as podman's users have it, run by our executables."""
 
 from __future__ import annotations
 
@@ -8,32 +8,66 @@ from typing import TYPE_CHECKING
 import pytest
 from tools.podman import Podman
 
-from fixtures.host import ROOT, Host
+from fixtures.host import ROOT, Container, Host
 from fixtures.leaks import leaks
+from fixtures.ports import UPLINK, outside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.root
 
-NETWORK = "containers"
+PAGE = "cni-py-test"
 
 
 @pytest.fixture
 def podman(host: Host, image: Path) -> Podman:
-    """podman with conf/10-bridge.conflist."""
-    text = (ROOT / "conf" / "10-bridge.conflist").read_text()
-    host.run("sh", "-c", "cat > /etc/cni/net.d/10-bridge.conflist", stdin=text)
+    """podman with the example of a whole chain: bridge, portmap, firewall, bandwidth, tuning."""
+    text = (ROOT / "conf" / "12-full.conflist").read_text()
+    host.run("sh", "-c", "cat > /etc/cni/net.d/12-full.conflist", stdin=text)
     return Podman(host, image)
 
 
-def test_containers_reach_each_other(host: Host, podman: Podman) -> None:
-    podman.run("first", "sleep", "1000", network=NETWORK)
-    podman.run("second", "sleep", "1000", network=NETWORK)
-    address = podman.address("second", NETWORK)
-    assert "1 packets received" in podman.exec("first", "ping", "-c", "1", address)
-    for name in ("first", "second"):
+def page(client: Host | Container, address: str, port: int) -> str:
+    """What the container's web server answers."""
+    return client.run("sh", "-c", _get("busybox nc", address, port)).stdout.strip()
+
+
+def _get(nc: str, address: str, port: int) -> str:
+    return f"printf 'GET / HTTP/1.0\r\n\r\n' | {nc} -w 5 {address} {port} | tail -n 1"
+
+
+def test_published_port(host: Host, podman: Podman) -> None:
+    """From outside, from another container, from itself, and from the host by localhost."""
+    machine = outside(host)
+    server = ("httpd", "-f", "-h", "/www")
+    podman.run("web", *server, network="full", publish=["8080:80", "127.0.0.1:8081:80"])
+    podman.run("other", "sleep", "1000", network="full")
+    own, _ = UPLINK[4]
+    assert page(machine, own, 8080) == PAGE
+    assert page(host, own, 8080) == PAGE
+    assert page(host, "127.0.0.1", 8080) == page(host, "127.0.0.1", 8081) == PAGE
+    for name in ("web", "other"):
+        assert podman.exec(name, "sh", "-c", _get("nc", own, 8080)).strip() == PAGE
+    address = podman.address("web", "full")
+    assert podman.exec("other", "sh", "-c", _get("nc", address, 80)).strip() == PAGE
+    for name in ("web", "other"):
         podman.remove(name)
+    refused = machine.run("busybox", "nc", "-w", "5", own, "8080", check=False)
+    assert "refused" in refused.stderr
+    deadline = time.monotonic() + 10
+    while leaks(host):
+        assert time.monotonic() < deadline, leaks(host)
+
+
+def test_port_that_is_taken(host: Host, podman: Podman) -> None:
+    """podman does not start the second one, and tells who has the port."""
+    podman.run("first", "sleep", "1000", network="full", publish=["8080:80/udp"])
+    failed = podman.attempt("second", "sleep", "1000", network="full", publish=["8080:80/udp"])
+    assert failed.status != 0
+    assert "8080" in failed.stderr
+    podman.remove("first")
+    podman.remove("second")
     deadline = time.monotonic() + 10
     while leaks(host):
         assert time.monotonic() < deadline, leaks(host)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from fixtures.calls import Outcome
     from fixtures.host import Host
 
 IMAGE = "docker.io/library/cni-py-test:latest"
@@ -75,8 +76,16 @@ class Podman:
 
     def run(self, name: str, *command: str, network: str, publish: Sequence[str] = ()) -> None:
         """Start a container in the background."""
+        done = self.attempt(name, *command, network=network, publish=publish)
+        assert done.status == 0, done
+
+    def attempt(
+        self, name: str, *command: str, network: str, publish: Sequence[str] = ()
+    ) -> Outcome:
+        """The same where it may fail."""
         ports = [f"--publish={one}" for one in publish]
-        self("run", "--detach", "--name", name, "--network", network, *ports, IMAGE, *command)
+        start = ("podman", "run", "--detach", "--name", name, "--network", network, *ports)
+        return self._host.run(*start, IMAGE, *command, check=False, env=_ENVIRONMENT)
 
     def exec(self, name: str, *command: str) -> str:
         """Run a command in a container; returns what it prints."""
