@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _CONNECTIONS = 300
 _FIRST_PORT = 20_000
 _NETWORK = bridge("ports", 94)
+_CONTAINERS = "10.94.128.0/17"
 _OUTSIDE, _HOST = "192.0.2.2", "192.0.2.1"
 _SERVE = """
 import socket
@@ -81,7 +82,8 @@ class _Published:
         self, suite: Suite, netns: str, count: int, seconds: float, stack: ExitStack
     ) -> None:
         self._client = add_netns(f"client-{suite.name}")
-        suite.call("bridge", "ADD", _NETWORK, "server", netns)
+        _, answer = suite.answered("bridge", "ADD", _NETWORK, "server", netns)
+        via = json.loads(answer)["ips"][0]["address"].split("/")[0]
         # This process is on the suite's host now.
         for command in (
             f"ip link add up0 type veth peer name eth0 netns {self._client}",
@@ -89,11 +91,13 @@ class _Published:
             "ip link set up0 up",
             f"ip -n {self._client} addr add {_OUTSIDE}/24 dev eth0",
             f"ip -n {self._client} link set eth0 up",
+            f"ip route add {_CONTAINERS} via {via}",
         ):
             subprocess.run(command.split(), check=True)
-        # One namespace has all the containers' addresses.
+        # One namespace has all the containers' addresses, behind its own: the kernel knows 1,024
+        # neighbours at most.
         own = [f"10.94.{128 + index // 250}.{index % 250 + 1}" for index in range(count)]
-        batch = "".join(f"addr add {one}/16 dev eth0\n" for one in own)
+        batch = "".join(f"addr add {one}/32 dev lo\n" for one in own)
         addresses = ["ip", "-n", netns, "-batch", "-"]
         subprocess.run(addresses, input=batch, text=True, check=True)
         script = ["ip", "netns", "exec", netns, sys.executable, "-IS", "-c", _SERVE]
