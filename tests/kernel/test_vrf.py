@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def chained(ifname: str = "eth0", number: int = 0, **keys: Any) -> dict[str, Any
         "interfaces": [{"name": ifname, "mac": "02:00:00:00:00:02", "sandbox": "/run/netns/c1"}],
         "ips": [
             {"interface": 0, "address": f"10.0.{number}.2/24"},
-            {"interface": 0, "address": f"fd00:2:0:{number}::2/64"},
+            {"interface": 0, "address": str(ip_interface(f"fd00:2:0:{number}::2/64"))},
         ],
         "routes": [{"dst": f"10.10.{number}.0/24", "gw": f"10.0.{number}.1"}],
     }
