@@ -3,7 +3,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 SOURCES := $(shell find cni_py plugins conf -type f -not -path '*/__pycache__/*' 2>/dev/null)
-JOBS ?= auto
+# Tests wait for the kernel much of the time.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help demo test test-vm lint bin bench schema clean
 
