@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.background import Background, running
 from fixtures.configs import V4, V6, host_local
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, refusal
@@ -133,20 +134,17 @@ def test_no_other_name_is_ever_seen(host: Host, kind: str) -> None:
     uplink(host, kind)
     container = host.container("c1")
     command = container.command("ip", "-o", "monitor", "link")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
-        assert monitor.stdout is not None
+    with running(Background(command, stream="stdout")) as monitor:
         # Something to see that it listens.
-        seen = ""
-        while "lo:" not in seen:
+        deadline = time.monotonic() + 30
+        while not any("lo:" in line for line in monitor.noise):
+            assert time.monotonic() < deadline
             container.run("ip", "link", "set", "lo", "down")
             container.run("ip", "link", "set", "lo", "up")
-            seen = monitor.stdout.readline()
         host.add(kind, child(kind), container)
         container.run("ip", "link", "add", "last", "type", "bridge")
-        names = set()
-        while "last" not in names:
-            names.add(monitor.stdout.readline().split(":")[1].strip().split("@")[0])
-        monitor.terminate()
+        monitor.wait_for_text("last")
+    names = {line.split(":")[1].strip().split("@")[0] for line in monitor.noise}
     assert names - {"lo"} == {"eth0", "last"}
 
 

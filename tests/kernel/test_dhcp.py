@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.background import running
 from fixtures.configs import ipam
 from fixtures.dhcp import (
     LEASES,
@@ -15,7 +16,6 @@ from fixtures.dhcp import (
     dnsmasq,
     kea,
     make_lan,
-    running,
     scripted,
     start_daemon,
     stored,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.background import running
 from fixtures.configs import ipam
 from fixtures.dhcp import (
     SERVER,
@@ -20,7 +21,6 @@ from fixtures.dhcp import (
     dnsmasq,
     kill,
     make_lan,
-    running,
     scripted,
     start_daemon,
     stored,

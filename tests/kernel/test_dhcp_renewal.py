@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fixtures.background import running
 from fixtures.dhcp import (
     SERVER,
     dhcp,
     kea,
     kill,
     make_lan,
-    running,
     scripted,
     start_daemon,
     stored,
