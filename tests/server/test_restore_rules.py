@@ -34,17 +34,17 @@ def test_flushed_rules_come_back(host: Host, backend: str, flush: str) -> None:
     assert server.wait_for(restored)["errors"] == []
     container = host.container("c1")
     attach(host, container, backend, ingressPolicy="isolated")
-    before, seen = rules(host), len(server.log)
+    before, seen = rules(host), len(server.lines)
     host.run("sh", "-c", FLUSHES[flush], check=False)
     line = server.wait_for(restored, seen)
     assert line["errors"] == []
     assert line[backend] > 0
     assert differences(before, rules(host)) == ""
     # Its own changes do not make it do so again, nor do those of calls.
-    seen = len(server.log)
+    seen = len(server.lines)
     attach(host, host.container("c2"), backend, "net2", ingressPolicy="isolated")
     assert passes(container, "10.1.1.1")
-    assert not any(restored(one) for one in server.log[seen:])
+    assert not any(restored(one) for one in server.lines[seen:])
 
 
 def test_off_by_default(host: Host) -> None:
@@ -54,7 +54,7 @@ def test_off_by_default(host: Host) -> None:
     host.run("nft", "flush", "ruleset")
     assert passes(container, "10.1.1.1")
     assert elements(host, "forward4") == []
-    assert not any(restored(one) for one in server.log)
+    assert not any(restored(one) for one in server.lines)
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_firewalld_reloads_and_starts_anew(host: Host) -> None:
         own = daemon.sources()
         assert own == ["10.1.1.2/32", "fd00:1::2/128"]
         for action in (daemon.reload, daemon.restart):
-            seen = len(server.log)
+            seen = len(server.lines)
             action()
             server.wait_for(lambda line: restored(line) and line["firewalld"] == 2, seen)
             assert daemon.sources() == own
