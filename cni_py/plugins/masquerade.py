@@ -121,11 +121,17 @@ def tear_down(
 ) -> None:
     """Remove the attachment's masquerading, found by its labels. Raises CniError.
 
-    What `held` says of the addresses saves a search through the maps, and keeps what belongs to the
-    container's other interfaces. `certain` are the backends that ADD used. With `possible` ones it
-    may have been any of them, or the reference plugin, and one that is not installed is left out.
+    The addresses are those that ADD has recorded; without a record, what `held` says of them saves
+    a search through the maps, and keeps what belongs to the container's other interfaces. `certain`
+    are the backends that ADD used. With `possible` ones it may have been any of them, or the
+    reference plugin, and one that is not installed is left out.
     """
     with lock.changing_rules():
+        record = RECORDS.load(attachment)
+        if record is not None:
+            # The container may have taken an address off since.
+            own = tuple(ip_interface(one) for one in record.addresses)
+            held = Held(own=own, others=held.others, known=True)
         # First, for the rules are found without it.
         RECORDS.drop(attachment)
         _tear_down(attachment, held, certain=certain, possible=possible)

@@ -93,6 +93,16 @@ def test_gone_after_del(host: Host, backend: str) -> None:
     assert source_seen(machine, second, "192.0.2.2") == "10.1.2.9"
 
 
+def test_address_that_the_container_took_off(host: Host, backend: str) -> None:
+    """[W-BR3] DEL without the result of ADD knows it all the same."""
+    container = host.container("c1")
+    host.add("bridge", masquerading(backend), container)
+    container.run("ip", "addr", "flush", "dev", "eth0", "scope", "global")
+    container.run("ip", "addr", "add", "10.1.2.2/24", "dev", "eth0")
+    host.delete("bridge", masquerading(backend), container)
+    assert leaks(host) == []
+
+
 def test_stale_owner_of_the_address_is_replaced(host: Host) -> None:
     """A crash has left an element for the address: the new owner's takes its place."""
     machine = outside(host)
