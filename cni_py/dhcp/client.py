@@ -233,13 +233,14 @@ class Client:
     def _maintain(self, now: float) -> list[Action]:
         """Where a lease is in its life, and what that asks for."""
         assert self.lease is not None
-        lease, age = self.lease, now - self.lease.since
-        if age >= lease.expire:
+        lease = self.lease
+        if now >= lease.since + lease.expire:
             return self._lose("it expired", now)
-        if age < lease.renew:
+        if now < lease.since + lease.renew:
             self.state, self.deadline = State.BOUND, lease.since + lease.renew
             return []
-        state = State.REBINDING if age >= lease.rebind or not lease.server else State.RENEWING
+        is_late = now >= lease.since + lease.rebind
+        state = State.REBINDING if is_late or not lease.server else State.RENEWING
         if self.state is not state:
             self._begun = now
             self._enter(state, now)
@@ -255,7 +256,8 @@ class Client:
     def _say(self, now: float) -> list[Action]:
         """The message of the state, and when it is due again."""
         self._sent = now
-        self.deadline = now + self._pause(now)
+        # A pause can be too short for the number to change.
+        self.deadline = max(now + self._pause(now), math.nextafter(now, math.inf))
         if self.state in (State.REQUESTING, State.REBOOTING):
             self.deadline = min(self.deadline, self._entered + self._terms.timeout)
         self._tries += 1
