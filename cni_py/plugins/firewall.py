@@ -124,10 +124,9 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     network = call.request.network
     teardown = Teardown()
-    for record in RECORDS.every():
-        if record.network == network and record.attachment not in valid:
-            with teardown.step():
-                _remove(record)
+    for record in RECORDS.stale(network, valid):
+        with teardown.step():
+            _remove(record)
     with teardown.step():
         firewall_nftables.collect(network, valid)
     teardown.finish()
@@ -213,10 +212,7 @@ def _planned(call: Call[Config], result: Result, backend: str) -> Record:
     with interface.require_netns(call, open_netns(call.netns)) as container:
         sandbox = kept.sandbox_of(container)
     record = Record(
-        network=attachment.network,
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        boot=kept.boot_id(),
+        attachment=attachment,
         sandbox=sandbox,
         backend=backend,
         addresses=addresses,

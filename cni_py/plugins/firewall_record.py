@@ -119,7 +119,7 @@ def live_holder(address: str, besides: str) -> Record | None:
     """The record of a living container that has the address too, but that of the key `besides`."""
     for key in _names(f"{_ADDRESS}{address}"):
         if key != besides:
-            record = RECORDS.load_key(key)
+            record = RECORDS.by_key(key)
             if record is not None and _lives(record):
                 return record
     return None

@@ -112,10 +112,9 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     """Give back the devices of the network's attachments that do not live any more."""
     teardown = Teardown()
     with Netlink() as host:
-        for record in list(RECORDS.every()):
-            if record.network == call.request.network and record.attachment not in valid:
-                with teardown.step():
-                    returning.restore(host, record, "")
+        for record in RECORDS.stale(call.request.network, valid):
+            with teardown.step():
+                returning.restore(host, record, "")
     if call.config.ipam.type:
         with teardown.step():
             delegation.ipam_gc(call.request, call.config.ipam.type, valid)

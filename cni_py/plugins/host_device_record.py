@@ -53,10 +53,7 @@ class Record(records.Record, frozen=True, kw_only=True):
 def record_of(host: Netlink, link: Link, attachment: Attachment, container: Netns) -> Record:
     """The device as it is now. Addresses that expire are somebody's who will renew them."""
     return Record(
-        network=attachment.network,
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        boot=records.boot_id(),
+        attachment=attachment,
         name=link.name,
         kind=link.kind,
         mac=link.mac,

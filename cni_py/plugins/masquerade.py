@@ -100,10 +100,7 @@ def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> N
     with lock.changing_rules():
         RECORDS.save(
             Record(
-                network=attachment.network,
-                container_id=attachment.container_id,
-                ifname=attachment.ifname,
-                boot=records.boot_id(),
+                attachment=attachment,
                 addresses=tuple(map(str, addresses)),
                 backend=backend,
             )

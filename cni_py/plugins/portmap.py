@@ -146,10 +146,9 @@ def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     network = call.request.network
     teardown = Teardown()
-    for record in list(RECORDS.every()):
-        if record.network == network and record.attachment not in valid:
-            with teardown.step(), lock.changing_rules():
-                _tear_down(record)
+    for record in RECORDS.stale(network, valid):
+        with teardown.step(), lock.changing_rules():
+            _tear_down(record)
     prefix, alive = f"{network_key(network)}-", {one.key for one in valid}
 
     def is_dead(key: str) -> bool:
@@ -208,10 +207,7 @@ def _planned(call: Call[Config], result: Result, sandbox: Sandbox) -> Record:
         network = one.network if is_shared else f"{one.ip}/{one.ip.max_prefixlen}"
         sources.append(str(network))
     return Record(
-        network=attachment.network,
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        boot=records.boot_id(),
+        attachment=attachment,
         sandbox=sandbox,
         backend=backend_of(config),
         mappings=tuple(mappings),

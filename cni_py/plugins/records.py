@@ -76,18 +76,33 @@ def find(sandbox: Sandbox, netns: str) -> Netns | None:
     return None
 
 
-class Owned(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose it is, and of which boot (`boot_id()`)."""
+@cache
+def boot_id() -> str:
+    """The kernel's name of this boot."""
+    with open(_BOOT_ID) as file:
+        return file.read().strip()
 
-    network: str
-    container_id: str
-    ifname: str
-    boot: str
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose it is, and of which boot."""
+
+    attachment: Attachment
+    boot: str = msgspec.field(default_factory=boot_id)
 
     @property
-    def attachment(self) -> Attachment:
-        """Whose record it is."""
-        return Attachment(self.network, self.container_id, self.ifname)
+    def network(self) -> str:
+        """The attachment's network."""
+        return self.attachment.network
+
+    @property
+    def container_id(self) -> str:
+        """The attachment's container."""
+        return self.attachment.container_id
+
+    @property
+    def ifname(self) -> str:
+        """The attachment's interface."""
+        return self.attachment.ifname
 
 
 class Record(Owned, frozen=True, kw_only=True):
@@ -125,13 +140,9 @@ class Records(Generic[R]):
         """The attachment's record, None without one, or with one of an earlier boot."""
         return self._read(self._path(attachment.key))
 
-    def load_key(self, key: str) -> R | None:
-        """The same by the attachment's key."""
-        return self._read(self._path(key))
-
     def by_key(self, key: str) -> R | None:
         """The same by the attachment's key."""
-        return self._read(f"{self.folder}/{key}{_SUFFIX}")
+        return self._read(self._path(key))
 
     def drop(self, attachment: Attachment) -> None:
         """Forget the attachment. Raises KernelError."""
@@ -164,6 +175,12 @@ class Records(Generic[R]):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
+    def stale(self, network: str, valid: frozenset[Attachment]) -> list[R]:
+        """The records of the network's attachments that are not in `valid`."""
+        return [
+            one for one in self.every() if one.network == network and one.attachment not in valid
+        ]
+
     def _names(self) -> list[str]:
         try:
             return sorted(os.listdir(self.folder))
@@ -192,13 +209,6 @@ class Records(Generic[R]):
 
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key}{_SUFFIX}"
-
-
-@cache
-def boot_id() -> str:
-    """The kernel's name of this boot."""
-    with open(_BOOT_ID) as file:
-        return file.read().strip()
 
 
 def sandbox_of(container: Netns) -> Sandbox:

@@ -122,14 +122,13 @@ def status(call: Call[Config]) -> None:
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
     """Undo what belongs to attachments of the network that do not live any more."""
     teardown = Teardown()
-    for record in list(RECORDS.every()):
-        if record.network == call.request.network and record.attachment not in valid:
-            with teardown.step():
-                container = records.find(record.sandbox, "")
-                if container is not None:
-                    with _locked(container) as inside:
-                        undo(inside, record)
-                RECORDS.drop(record.attachment)
+    for record in RECORDS.stale(call.request.network, valid):
+        with teardown.step():
+            container = records.find(record.sandbox, "")
+            if container is not None:
+                with _locked(container) as inside:
+                    undo(inside, record)
+            RECORDS.drop(record.attachment)
     teardown.finish()
 
 
@@ -182,10 +181,7 @@ def _record(
             if one.table == routes.MAIN_TABLE and one.destination in subnets and one not in removed
         ]
     return Record(
-        network=attachment.network,
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        boot=records.boot_id(),
+        attachment=attachment,
         sandbox=place,
         rules=tuple(
             OwnRule(str(one.address.ip), one.table, one.gateway is not None or bool(one.copies))

@@ -52,15 +52,7 @@ RECORDS = records.Records("/run/cni-py/spoof-check", Record)
 def set_up(attachment: Attachment, mac: str) -> None:
     """Let the attachment's host end pass frames from `mac` only. Raises CniError."""
     with lock.changing_rules():
-        RECORDS.save(
-            Record(
-                network=attachment.network,
-                container_id=attachment.container_id,
-                ifname=attachment.ifname,
-                boot=records.boot_id(),
-                mac=mac,
-            )
-        )
+        RECORDS.save(Record(attachment=attachment, mac=mac))
         _set_up(attachment, mac)
 
 

@@ -138,10 +138,7 @@ def of_attachment(
 ) -> Own:
     """Our own part."""
     return Own(
-        network=attachment.network,
-        container_id=attachment.container_id,
-        ifname=attachment.ifname,
-        boot=records.boot_id(),
+        attachment=attachment,
         sandbox=sandbox,
         sysctls=sysctls,
     )

@@ -10,27 +10,12 @@ import pytest
 from fixtures.configs import V4, V6, host_local, l3
 from fixtures.host import Container, Host, refusal
 from fixtures.leaks import leaks
-
-OUTSIDE = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8:ff::1", "2001:db8:ff::2")}
+from fixtures.ports import UPLINK, outside
 
 
 @pytest.fixture(params=["nftables", "iptables"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def outside(host: Host) -> Container:
-    """A machine beyond the host, which knows no way back to the containers' network."""
-    machine = host.container("outside")
-    host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "eth0", "netns", "outside")
-    host.run("ip", "link", "set", "uplink", "up")
-    machine.run("ip", "link", "set", "eth0", "up")
-    for own, other in OUTSIDE.values():
-        length = 24 if "." in own else 64
-        flags = [] if "." in own else ["nodad"]
-        host.run("ip", "addr", "add", f"{own}/{length}", "dev", "uplink", *flags)
-        machine.run("ip", "addr", "add", f"{other}/{length}", "dev", "eth0", *flags)
-    return machine
 
 
 def source_seen(server: Container, client: Container, address: str) -> str:
@@ -65,7 +50,7 @@ def test_leaving_the_network(host: Host, backend: str, version: int) -> None:
     machine = outside(host)
     container = host.container("c1")
     host.add("bridge", masquerading(backend), container)
-    own, other = OUTSIDE[version]
+    own, other = UPLINK[version]
     assert source_seen(machine, container, other) == own
 
 
