@@ -26,7 +26,7 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.spec.errors import CniError, Code
 
 from . import firewall_record
-from .firewall_record import ISOLATED, OPEN, SAME_BRIDGE
+from .firewall_record import ISOLATED, OPEN, SAME_BRIDGE, policy_of_bridge
 from .interface import differs
 
 if TYPE_CHECKING:
@@ -145,12 +145,6 @@ def _admin_jump(admin_chain: str) -> str:
     return f"{_COMMENT.format('admin overrides')} -j {admin_chain}"
 
 
-def _policy(record: Record) -> str:
-    """What the bridge gets: the strictest that any of its containers asks for."""
-    asked = firewall_record.bridge_policy(record.bridge) if record.bridge else OPEN
-    return record.policy if asked == OPEN or record.policy == ISOLATED else asked
-
-
 def _expected(record: Record, version: int) -> _Chains:
     """All rules that the record stands on, by chain."""
     expected: _Chains = {}
@@ -160,7 +154,7 @@ def _expected(record: Record, version: int) -> _Chains:
         expected[FORWARD] = [_admin_jump(record.admin_chain), *addresses]
     if record.isolation == _NAME:
         expected["FORWARD"] = [_JUMP_STAGE_1, *expected.get("FORWARD", [])]
-        expected |= _of_bridge(record.bridge, _policy(record))
+        expected |= _of_bridge(record.bridge, policy_of_bridge(record))
         expected[STAGE_1] = [_PUBLISHED, *expected[STAGE_1], _RETURN]
         expected[STAGE_2] = [*expected[STAGE_2], _RETURN]
     return expected
@@ -259,7 +253,7 @@ def _isolation(have: _Chains, isolated: Sequence[Record]) -> list[str]:
         lines += [f"-D {STAGE_1} {_PUBLISHED}"] * first.count(_PUBLISHED)
         lines.append(f"-I {STAGE_1} 1 {_PUBLISHED}")
     for bridge in dict.fromkeys(one.bridge for one in isolated):
-        policies = {_policy(one) for one in isolated if one.bridge == bridge}
+        policies = {policy_of_bridge(one) for one in isolated if one.bridge == bridge}
         policy = ISOLATED if ISOLATED in policies else SAME_BRIDGE
         rules = _of_bridge(bridge, policy)
         # Each goes in before those that are there: the last is inserted first.

@@ -144,6 +144,12 @@ def bridge_policy(bridge: str, besides: str = "") -> str:
     return next((one for one in (ISOLATED, SAME_BRIDGE) if one in asked), OPEN)
 
 
+def policy_of_bridge(record: Record) -> str:
+    """What the record's bridge gets: the strictest that any of its containers asks for."""
+    asked = bridge_policy(record.bridge) if record.bridge else OPEN
+    return record.policy if asked == OPEN or record.policy == ISOLATED else asked
+
+
 def live_records() -> list[Record]:
     """The records of containers that live. Raises CniError.
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from cni_py.kernel import interruption, iptables, lock
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
+from cni_py.kernel.nft_table import ADDRESS_TYPE, INET, PROTOCOL, field, is_of, labelled, match
 from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
 from cni_py.spec.addresses import parse_cidr
 from cni_py.spec.attachment import Attachment, network_key
@@ -47,10 +48,7 @@ if TYPE_CHECKING:
 NFTABLES, IPTABLES = "nftables", "iptables"
 BACKENDS = frozenset({NFTABLES, IPTABLES})
 
-_FAMILY, _TABLE = "inet", "cni_py"
 _PRIORITY_SRCNAT = 100
-_PROTOCOL = {4: "ip", 6: "ip6"}
-_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _MULTICAST = {4: ip_interface("224.0.0.0/4"), 6: ip_interface("ff00::/8")}
 _CHAIN_DIGITS = 16
 _IPTABLES_CHAIN_BYTES = 28
@@ -157,7 +155,7 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
     for one in addresses:
         if backend == NFTABLES:
             listing = _element(nftables(), one)
-            there = listing is not None and _is_of(listing, attachment)
+            there = is_of(listing, attachment.key)
         else:
             chain = _iptables_chain(attachment)
             jumps = iptables.rules(one.version, "nat", "POSTROUTING") or []
@@ -271,25 +269,19 @@ def _is_taken(nft: Nftables, attachment: Attachment, address: Cidr) -> bool:
 
 def _base() -> list[Command]:
     """The table, the maps, and the chain that looks addresses up in them."""
-    commands: list[Command] = [{"add": {"table": {"family": _FAMILY, "name": _TABLE}}}]
+    commands = [INET.add()]
     lookups = []
-    for version, protocol in _PROTOCOL.items():
-        described = {"type": _ADDRESS_TYPE[version], "map": "verdict"}
-        commands.append({"add": {"map": {**_named(f"masq{version}"), **described}}})
-        key = {"payload": {"protocol": protocol, "field": "saddr"}}
-        lookups.append(_rule("postrouting", {"vmap": {"key": key, "data": f"@masq{version}"}}))
-    chain = {
-        **_named("postrouting"),
-        "type": "nat",
-        "hook": "postrouting",
-        "prio": _PRIORITY_SRCNAT,
-        "policy": "accept",
-    }
+    for version in PROTOCOL:
+        described = {"type": ADDRESS_TYPE[version], "map": "verdict"}
+        commands.append({"add": {"map": {**INET.named(f"masq{version}"), **described}}})
+        vmap = {"key": field(version, "saddr"), "data": f"@masq{version}"}
+        lookups.append(INET.rule("postrouting", {"vmap": vmap}))
+    chain = INET.hook("postrouting", "nat", "postrouting", _PRIORITY_SRCNAT)
     # Flushed and filled again in the same transaction: adding alone would double the rules.
     return [
         *commands,
         {"add": {"chain": chain}},
-        {"flush": {"chain": _named("postrouting")}},
+        {"flush": {"chain": INET.named("postrouting")}},
         *lookups,
     ]
 
@@ -299,19 +291,15 @@ def _chains(attachment: Attachment, addresses: Iterable[Cidr]) -> list[Command]:
     for one in addresses:
         name = _chain(attachment, one)
         subnets = [one.network, _MULTICAST[one.version].network]
-        inside = {
-            "match": {
-                "op": "==",
-                "left": {"payload": {"protocol": _PROTOCOL[one.version], "field": "daddr"}},
-                "right": {"set": [_prefix(subnet) for subnet in subnets]},
-            }
-        }
+        inside = match(
+            field(one.version, "daddr"), {"set": [_prefix(subnet) for subnet in subnets]}
+        )
         comment = f"net: {attachment.network}, subnet: {one.network}"
         commands += [
-            {"add": {"chain": {**_named(name), "comment": comment[:COMMENT_BYTES]}}},
-            {"flush": {"chain": _named(name)}},
-            _rule(name, inside, {"return": None}),
-            _rule(name, {"masquerade": None}),
+            {"add": {"chain": {**INET.named(name), "comment": comment[:COMMENT_BYTES]}}},
+            {"flush": {"chain": INET.named(name)}},
+            INET.rule(name, inside, {"return": None}),
+            INET.rule(name, {"masquerade": None}),
         ]
     return commands
 
@@ -326,32 +314,18 @@ def _chain(attachment: Attachment, address: Cidr) -> str:
     return f"masq_{sha512(identity).hexdigest()[:_CHAIN_DIGITS]}"
 
 
-def _named(name: str) -> dict[str, Any]:
-    return {"family": _FAMILY, "table": _TABLE, "name": name}
-
-
-def _rule(chain: str, *statements: dict[str, Any]) -> Command:
-    rule = {"family": _FAMILY, "table": _TABLE, "chain": chain, "expr": list(statements)}
-    return {"add": {"rule": rule}}
-
-
 def _element_command(verb: str, attachment: Attachment, address: Cidr) -> Command:
-    key = {"elem": {"val": str(address.ip), "comment": attachment.label(COMMENT_BYTES)}}
     verdict = {"goto": {"target": _chain(attachment, address)}}
-    return {verb: {"element": {**_named(f"masq{address.version}"), "elem": [[key, verdict]]}}}
+    key = labelled(str(address.ip), attachment)
+    return INET.element(verb, f"masq{address.version}", [key, verdict])
 
 
 def _key_command(verb: str, address: Cidr) -> Command:
-    name = _named(f"masq{address.version}")
-    return {verb: {"element": {**name, "elem": [str(address.ip)]}}}
+    return INET.element(verb, f"masq{address.version}", str(address.ip))
 
 
 def _element(nft: Nftables, address: Cidr) -> str | None:
-    return nft.element(f"{_FAMILY} {_TABLE}", f"masq{address.version}", str(address.ip))
-
-
-def _is_of(listing: str, attachment: Attachment) -> bool:
-    return f'comment "{attachment.key}' in listing
+    return INET.listing(nft, f"masq{address.version}", str(address.ip))
 
 
 def _delete_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
@@ -361,7 +335,7 @@ def _delete_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[
     found = 0
     for one in addresses:
         listing = _element(nft, one)
-        if listing is not None and _is_of(listing, attachment):
+        if is_of(listing, attachment.key):
             _delete_element(nft, one.version, str(one.ip))
             found += 1
     if addresses and found == len(addresses):
@@ -373,29 +347,17 @@ def _delete_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[
 
 
 def _delete_element(nft: Nftables, version: int, address: str) -> None:
-    command = {"delete": {"element": {**_named(f"masq{version}"), "elem": [address]}}}
-    try:
-        nft.apply(f"stop masquerading {address}", command)
-    except KernelError as error:
-        # Another DEL was faster.
-        if error.errno != errno.ENOENT:
-            raise
+    INET.delete_element(nft, f"stop masquerading {address}", f"masq{version}", address)
 
 
 def _elements(nft: Nftables, version: int) -> list[tuple[str, str]]:
-    """The (address, comment) of every element."""
-    command = {"list": {"map": _named(f"masq{version}")}}
-    found = []
-    for item in nft.listed("list the masqueraded addresses", command) or ():
-        for key, _ in item.get("map", {}).get("elem", ()):
-            if isinstance(key, dict) and "comment" in key.get("elem", {}):
-                found.append((key["elem"]["val"], key["elem"]["comment"]))
-    return found
+    """The (address, comment) of every element that has a comment."""
+    return [one for one in INET.elements(nft, "map", f"masq{version}") if one[1]]
 
 
 def _delete_reference_rules(nft: Nftables, attachment: Attachment) -> None:
     """The reference plugin's own nftables rules: one a container, with the same label (2.13)."""
-    where = {"family": _FAMILY, "table": _REFERENCE_TABLE}
+    where = {"family": INET.family, "table": _REFERENCE_TABLE}
     command = {"list": {"chain": {**where, "name": _REFERENCE_CHAIN}}}
     for item in nft.listed("list the reference plugin's rules", command) or ():
         rule = item.get("rule", {})

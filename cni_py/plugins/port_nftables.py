@@ -45,7 +45,17 @@ from hashlib import sha512
 from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel.errors import KernelError
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, in_words, nftables
+from cni_py.kernel.nft_table import (
+    ADDRESS_TYPE,
+    INET,
+    PROTOCOL,
+    field,
+    is_of,
+    labelled,
+    match,
+    meta,
+)
+from cni_py.kernel.nftables import Command, in_words, nftables
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
@@ -60,11 +70,7 @@ if TYPE_CHECKING:
 
     from .port_mappings import Record
 
-_FAMILY, _TABLE = "inet", "cni_py"
-_IN_TABLE = {"family": _FAMILY, "table": _TABLE}
 _AFTER_DSTNAT, _SRCNAT, _RAW = -90, 100, -300
-_PROTOCOL = {4: "ip", 6: "ip6"}
-_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _LOOPBACK = {4: ("127.0.0.0", 8), 6: ("::1", 128)}
 _DIGITS = 16
 _VERSIONS = (4, 6)
@@ -75,7 +81,7 @@ _REFERENCE_TABLE = "cni_hostport"
 REFERENCE_CHAIN = "hostports"
 _REFERENCE_CHAINS = (REFERENCE_CHAIN, "hostip_hostports", "masquerading")
 
-_NUMBER: dict[str, Any] = {"meta": {"key": "l4proto"}}
+_NUMBER = meta("l4proto")
 _PORT: dict[str, Any] = {"payload": {"protocol": "th", "field": "dport"}}
 
 
@@ -98,7 +104,7 @@ def set_up(record: Record, is_dead: Callable[[str], bool]) -> None:
         return
     nft.apply(what, *_base())
     stale = [one for one in _elements(record) if _is_in_the_way(nft, *one[:2], is_dead)]
-    replaced = [_key_command("delete", *one[:2]) for one in stale]
+    replaced = [INET.element("delete", *one[:2]) for one in stale]
     nft.apply(what, *_base(), *shared, *own, *replaced, *elements)
 
 
@@ -115,12 +121,11 @@ def parse_conditions(record: Record) -> dict[int, list[dict[str, Any]]]:
             continue
         chain = _condition_chain(record.attachment, version)
         text = " ".join(tokens)
-        where = f"{_FAMILY} {_TABLE}"
         lines = (
-            f"add table {where}",
-            f"add chain {where} {chain}",
-            f"flush chain {where} {chain}",
-            f"add rule {where} {chain} {text} accept",
+            f"add table {INET}",
+            f"add chain {INET} {chain}",
+            f"flush chain {INET} {chain}",
+            f"add rule {INET} {chain} {text} accept",
         )
         try:
             nft.apply(f"read conditionsV{version}", in_words("\n".join(lines)))
@@ -145,7 +150,7 @@ def tear_down(record: Record) -> None:
         for version in record.versions
         if record.conditions.get(version)
     ]
-    deletions = [_key_command("delete", *one[:2]) for one in own]
+    deletions = [INET.element("delete", *one[:2]) for one in own]
     try:
         what = f"unmap host ports of container {record.container_id}"
         nft.apply(what, *deletions, *_removal(chains))
@@ -178,11 +183,11 @@ def check(record: Record) -> None:
     """Whether all is there as ADD has set it. Raises CniError naming the first difference."""
     nft = nftables()
     for name, key, value in _elements(record):
-        listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
+        listing = INET.listing(nft, name, _text(key))
         what = f"mapping {_text(key)} in the map {name}"
         if listing is None:
             raise interface.differs(what, _text(value), "nothing")
-        if f'comment "{record.attachment.key}' not in listing:
+        if not is_of(listing, record.attachment.key):
             raise interface.differs(f"owner of the {what}", record.attachment.key, "another")
         if f": {_text(value)}" not in listing:
             found = listing.rpartition('" : ')[2].split("}")[0].strip()
@@ -202,9 +207,9 @@ def restored(records: Iterable[Record], guarded: Iterable[str]) -> list[Command]
         commands += [*_condition_chains(record), *_snat_chains(record)]
         for name, key, value in _elements(record):
             if _text(key) in have[name]:
-                commands.append(_key_command("delete", name, key))
+                commands.append(INET.element("delete", name, key))
             commands.append(_element("add", record.attachment, name, key, value))
-    return [*commands, *(_guard_command("add", one) for one in sorted(guarded))]
+    return [*commands, *(INET.element("add", _GUARDED, one) for one in sorted(guarded))]
 
 
 def guard(name: str) -> None:
@@ -212,17 +217,17 @@ def guard(name: str) -> None:
     nft = nftables()
     what = f"keep packets to 127.0.0.0/8 out of {name}"
     try:
-        nft.apply(what, _guard_command("add", name))
+        nft.apply(what, INET.element("add", _GUARDED, name))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
-        nft.apply(what, *_base(), _guard_command("add", name))
+        nft.apply(what, *_base(), INET.element("add", _GUARDED, name))
 
 
 def unguard(name: str) -> None:
     """The contrary. Raises CniError."""
     try:
-        nftables().apply(f"let packets in through {name}", _guard_command("delete", name))
+        nftables().apply(f"let packets in through {name}", INET.element("delete", _GUARDED, name))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -231,7 +236,7 @@ def unguard(name: str) -> None:
 def is_guarded(name: str) -> bool:
     """Whether what comes in through the interface is looked at."""
     nft = nftables()
-    return nft.element(f"{_FAMILY} {_TABLE}", _GUARDED, f'"{name}"') is not None
+    return INET.listing(nft, _GUARDED, f'"{name}"') is not None
 
 
 def chains_named(names: Iterable[str]) -> bool:
@@ -244,7 +249,7 @@ def chains_named(names: Iterable[str]) -> bool:
 def delete_reference_rules(attachment: Attachment) -> None:
     """The reference plugin's own nftables rules: each has the container's id (plugins.md 6.1.4)."""
     nft = nftables()
-    for family in _PROTOCOL.values():
+    for family in PROTOCOL.values():
         where = {"family": family, "table": _REFERENCE_TABLE}
         commands: list[Command] = []
         for chain in _REFERENCE_CHAINS:
@@ -263,66 +268,65 @@ def delete_reference_rules(attachment: Attachment) -> None:
 
 def _base() -> list[Command]:
     """The table, maps, sets and chains; their rules are flushed and filled again at once."""
-    where = f"{_FAMILY} {_TABLE}"
-    words = [f"add table {where}"]
-    for version, address in _ADDRESS_TYPE.items():
+    words = [f"add table {INET}"]
+    for version, address in ADDRESS_TYPE.items():
         port = "inet_proto . inet_service"
         to = f"{address} . inet_service"
         words += [
-            f"add map {where} port{version} {{ type {port} : {to} ; }}",
-            f"add map {where} portat{version} {{ type {address} . {port} : {to} ; }}",
-            f"add map {where} portif{version} {{ type {port} : verdict ; }}",
-            f"add map {where} portifat{version} {{ type {address} . {port} : verdict ; }}",
-            f"add map {where} portsnat{version} {{ type {address} : verdict ; }}",
+            f"add map {INET} port{version} {{ type {port} : {to} ; }}",
+            f"add map {INET} portat{version} {{ type {address} . {port} : {to} ; }}",
+            f"add map {INET} portif{version} {{ type {port} : verdict ; }}",
+            f"add map {INET} portifat{version} {{ type {address} . {port} : verdict ; }}",
+            f"add map {INET} portsnat{version} {{ type {address} : verdict ; }}",
         ]
-    words.append(f"add set {where} {_GUARDED} {{ type ifname ; }}")
+    words.append(f"add set {INET} {_GUARDED} {{ type ifname ; }}")
     chains = (
-        _hook("portprerouting", "nat", "prerouting", _AFTER_DSTNAT),
-        _hook("portoutput", "nat", "output", _AFTER_DSTNAT),
-        _hook("portpostrouting", "nat", "postrouting", _SRCNAT),
-        _hook("portguard", "filter", "prerouting", _RAW),
-        _named("portlookup"),
+        INET.hook("portprerouting", "nat", "prerouting", _AFTER_DSTNAT),
+        INET.hook("portoutput", "nat", "output", _AFTER_DSTNAT),
+        INET.hook("portpostrouting", "nat", "postrouting", _SRCNAT),
+        INET.hook("portguard", "filter", "prerouting", _RAW),
+        INET.named("portlookup"),
     )
     return [
         in_words("\n".join(words)),
         *({"add": {"chain": one}} for one in chains),
-        *({"flush": {"chain": _named(one["name"])}} for one in chains),
+        *({"flush": {"chain": INET.named(one["name"])}} for one in chains),
         *_base_rules(),
     ]
 
 
 def _base_rules() -> list[Command]:
-    local = _match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
+    local = match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
     look_up = (local, {"jump": {"target": "portlookup"}})
     rules = [
-        _rule("portprerouting", *look_up),
-        _rule("portoutput", _match(_field(6, "daddr"), "::1"), {"return": None}),
-        _rule("portoutput", *look_up),
+        INET.rule("portprerouting", *look_up),
+        INET.rule("portoutput", match(field(6, "daddr"), "::1"), {"return": None}),
+        INET.rule("portoutput", *look_up),
     ]
-    supported = _match(_NUMBER, {"set": list(PROTOCOLS)})
-    for version, protocol in _PROTOCOL.items():
-        own = _match({"meta": {"key": "nfproto"}}, f"ipv{version}")
+    supported = match(_NUMBER, {"set": list(PROTOCOLS)})
+    for version, protocol in PROTOCOL.items():
+        own = match(meta("nfproto"), f"ipv{version}")
         port = {"concat": [_NUMBER, _PORT]}
-        port_at = {"concat": [_field(version, "daddr"), _NUMBER, _PORT]}
+        port_at = {"concat": [field(version, "daddr"), _NUMBER, _PORT]}
         for keys, name in ((port_at, "portifat"), (port, "portif")):
             verdict = {"vmap": {"key": keys, "data": f"@{name}{version}"}}
-            rules.append(_rule("portlookup", *((own,) if keys is port else ()), verdict))
+            rules.append(INET.rule("portlookup", *((own,) if keys is port else ()), verdict))
         for keys, name in ((port_at, "portat"), (port, "port")):
             to = {"map": {"key": keys, "data": f"@{name}{version}"}}
             dnat = {"dnat": {"family": protocol, "addr": to}}
-            rules.append(_rule("portlookup", supported, dnat))
-        translated = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
-        verdict = {"vmap": {"key": _field(version, "daddr"), "data": f"@portsnat{version}"}}
-        rules.append(_rule("portpostrouting", translated, verdict))
+            rules.append(INET.rule("portlookup", supported, dnat))
+        translated = match({"ct": {"key": "status"}}, "dnat", "in")
+        verdict = {"vmap": {"key": field(version, "daddr"), "data": f"@portsnat{version}"}}
+        rules.append(INET.rule("portpostrouting", translated, verdict))
     return [*rules, *_guard_rules()]
 
 
 def _guard_rules() -> list[Command]:
-    through = _match({"meta": {"key": "iifname"}}, f"@{_GUARDED}")
+    through = match(meta("iifname"), f"@{_GUARDED}")
     loopback = _prefix(*_LOOPBACK[4])
     return [
-        _rule("portguard", through, _match(_field(4, field), loopback), {"drop": None})
-        for field in ("daddr", "saddr")
+        INET.rule("portguard", through, match(field(4, side), loopback), {"drop": None})
+        for side in ("daddr", "saddr")
     ]
 
 
@@ -355,14 +359,14 @@ def _condition_chains(record: Record) -> list[Command]:
         if not record.conditions.get(version):
             continue
         name = _condition_chain(record.attachment, version)
-        commands += [{"add": {"chain": _named(name)}}, {"flush": {"chain": _named(name)}}]
+        commands += [{"add": {"chain": INET.named(name)}}, {"flush": {"chain": INET.named(name)}}]
         for one in record.of(version):
-            at = [_match(_field(version, "daddr"), one.host_ip)] if one.host_ip else []
-            ports = [_match(_NUMBER, one.protocol), _match(_PORT, one.host_port)]
+            at = [match(field(version, "daddr"), one.host_ip)] if one.host_ip else []
+            ports = [match(_NUMBER, one.protocol), match(_PORT, one.host_port)]
             target = {"addr": one.address, "port": one.container_port}
-            dnat = {"dnat": {"family": _PROTOCOL[version], **target}}
+            dnat = {"dnat": {"family": PROTOCOL[version], **target}}
             conditions = record.parsed.get(version, [])
-            commands.append(_rule(name, *conditions, *at, *ports, dnat))
+            commands.append(INET.rule(name, *conditions, *at, *ports, dnat))
     return commands
 
 
@@ -371,11 +375,11 @@ def _snat_chains(record: Record) -> list[Command]:
     for version in record.versions if record.snat else ():
         name = _snat_chain(record, version)
         sources = {"set": [_prefix(*one) for one in _sources(record, version)]}
-        only = [] if record.masq_all else [_match(_field(version, "saddr"), sources)]
+        only = [] if record.masq_all else [match(field(version, "saddr"), sources)]
         commands += [
-            {"add": {"chain": _named(name)}},
-            {"flush": {"chain": _named(name)}},
-            _rule(name, *only, {"masquerade": None}),
+            {"add": {"chain": INET.named(name)}},
+            {"flush": {"chain": INET.named(name)}},
+            INET.rule(name, *only, {"masquerade": None}),
         ]
     return commands
 
@@ -405,26 +409,6 @@ def _condition_chain(attachment: Attachment, version: int) -> str:
 # Commands and listings.
 
 
-def _named(name: str) -> dict[str, Any]:
-    return {**_IN_TABLE, "name": name}
-
-
-def _hook(name: str, kind: str, hook: str, priority: int) -> dict[str, Any]:
-    return {**_named(name), "type": kind, "hook": hook, "prio": priority, "policy": "accept"}
-
-
-def _rule(chain: str, *statements: dict[str, Any]) -> Command:
-    return {"add": {"rule": {**_IN_TABLE, "chain": chain, "expr": list(statements)}}}
-
-
-def _match(left: Any, right: Any) -> dict[str, Any]:
-    return {"match": {"op": "==", "left": left, "right": right}}
-
-
-def _field(version: int, field: str) -> dict[str, Any]:
-    return {"payload": {"protocol": _PROTOCOL[version], "field": field}}
-
-
 def _prefix(address: str, length: int) -> Any:
     if length in (32, 128) and (":" in address) == (length == 128):
         return address
@@ -432,20 +416,11 @@ def _prefix(address: str, length: int) -> Any:
 
 
 def _element(verb: str, owner: Attachment, name: str, key: Any, value: Any) -> Command:
-    labelled = {"elem": {"val": key, "comment": owner.label(COMMENT_BYTES)}}
-    return {verb: {"element": {**_named(name), "elem": [[labelled, value]]}}}
-
-
-def _key_command(verb: str, name: str, key: Any) -> Command:
-    return {verb: {"element": {**_named(name), "elem": [key]}}}
-
-
-def _guard_command(verb: str, interface_name: str) -> Command:
-    return {verb: {"element": {**_named(_GUARDED), "elem": [interface_name]}}}
+    return INET.element(verb, name, [labelled(key, owner), value])
 
 
 def _removal(chains: Iterable[str]) -> list[Command]:
-    named = [{"chain": _named(one)} for one in chains]
+    named = [{"chain": INET.named(one)} for one in chains]
     return [*({"flush": one} for one in named), *({"delete": one} for one in named)]
 
 
@@ -460,13 +435,12 @@ def _text(value: Any) -> str:
 
 
 def _is_own(nft: Nftables, attachment: Attachment, name: str, key: Any) -> bool:
-    listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
-    return listing is not None and f'comment "{attachment.key}' in listing
+    return is_of(INET.listing(nft, name, _text(key)), attachment.key)
 
 
 def _is_in_the_way(nft: Nftables, name: str, key: Any, is_dead: Callable[[str], bool]) -> bool:
     """Whether there is an element of that key. Raises CniError if its owner lives."""
-    listing = nft.element(f"{_FAMILY} {_TABLE}", name, _text(key))
+    listing = INET.listing(nft, name, _text(key))
     if listing is None:
         return False
     label = listing.partition('comment "')[2].partition('"')[0]
@@ -482,13 +456,7 @@ def _every_map() -> list[str]:
 
 def _labelled(nft: Nftables, name: str) -> list[tuple[str, str]]:
     """The (key, label) of every element of a map."""
-    found = []
-    command = {"list": {"map": _named(name)}}
-    for item in nft.listed(f"list the map {name}", command) or ():
-        for key, _ in item.get("map", {}).get("elem", ()):
-            labelled = key.get("elem", {}) if isinstance(key, dict) else {}
-            found.append((_text(labelled.get("val", key)), labelled.get("comment", "")))
-    return found
+    return [(_text(key), label) for key, label in INET.elements(nft, "map", name)]
 
 
 def _sweep(nft: Nftables, is_unwanted: Callable[[str], bool]) -> None:
@@ -496,16 +464,7 @@ def _sweep(nft: Nftables, is_unwanted: Callable[[str], bool]) -> None:
         for key, label in _labelled(nft, name):
             if is_unwanted(label):
                 value: Any = {"concat": key.split(" . ")} if " . " in key else key
-                _delete(nft, name, value)
-
-
-def _delete(nft: Nftables, name: str, key: Any) -> None:
-    try:
-        nft.apply(f"delete {_text(key)} of the map {name}", _key_command("delete", name, key))
-    except KernelError as error:
-        # Another DEL was faster.
-        if error.errno != errno.ENOENT:
-            raise
+                INET.delete_element(nft, f"delete {key} of the map {name}", name, value)
 
 
 def _remove_chains(is_unwanted: Callable[[str], bool]) -> None:
@@ -515,7 +474,7 @@ def _remove_chains(is_unwanted: Callable[[str], bool]) -> None:
     names = [
         one["name"]
         for one in chains
-        if (one["family"], one["table"]) == (_FAMILY, _TABLE)
+        if (one["family"], one["table"]) == INET
         and one["name"].startswith("port_")
         and is_unwanted(one["name"])
     ]
@@ -524,7 +483,7 @@ def _remove_chains(is_unwanted: Callable[[str], bool]) -> None:
 
 
 def _rules(nft: Nftables, chain: str) -> list[list[dict[str, Any]]]:
-    listed = nft.listed(f"list the chain {chain}", {"list": {"chain": _named(chain)}}) or ()
+    listed = nft.listed(f"list the chain {chain}", {"list": {"chain": INET.named(chain)}}) or ()
     return [one["rule"]["expr"] for one in listed if "rule" in one]
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from cni_py.kernel import lock
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
-from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
+from cni_py.kernel.nft_table import BRIDGE, labelled, match, meta
+from cni_py.kernel.nftables import Command, nftables, nftables_if_installed
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from cni_py.kernel.nftables import Nftables
     from cni_py.spec.attachment import Attachment
 
-_WHERE = {"family": "bridge", "table": "cni_py"}
 _GUARDED, _GENUINE = "guarded", "genuine"
 _PRIORITY_FIRST = -300
-_IIFNAME: dict[str, Any] = {"meta": {"key": "iifname"}}
+_IIFNAME = meta("iifname")
 _SOURCE: dict[str, Any] = {"payload": {"protocol": "ether", "field": "saddr"}}
 
 # The reference plugin's (plugins.md 2.14): a chain pair a container, in a table of its own.
@@ -73,8 +73,8 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
 def _both(verb: str, attachment: Attachment, mac: str) -> list[Command]:
     port = attachment.host_ifname
     return [
-        _element(verb, attachment, _GUARDED, port),
-        _element(verb, attachment, _GENUINE, {"concat": [port, mac]}),
+        BRIDGE.element(verb, _GUARDED, labelled(port, attachment)),
+        BRIDGE.element(verb, _GENUINE, labelled({"concat": [port, mac]}, attachment)),
     ]
 
 
@@ -112,7 +112,7 @@ def check(attachment: Attachment, mac: str) -> None:
     nft = nftables()
     name = attachment.host_ifname
     for set_name, key in ((_GUARDED, f'"{name}"'), (_GENUINE, f'"{name}" . {mac}')):
-        if nft.element("bridge cni_py", set_name, key) is None:
+        if BRIDGE.listing(nft, set_name, key) is None:
             msg = f"spoof protection of {name} differs"
             details = f"expected {key} in the set {set_name}, found none"
             raise CniError(Code.INTERNAL, msg, details)
@@ -132,73 +132,38 @@ def _collect(network: str, valid: frozenset[Attachment]) -> None:
     prefix = f"{network_key(network)}-"
     alive = tuple(one.key for one in valid)
     for set_name in (_GUARDED, _GENUINE):
-        for key, comment in _elements(nft, set_name):
+        for key, comment in BRIDGE.elements(nft, "set", set_name):
             if comment.startswith(prefix) and not comment.startswith(alive):
                 _delete(nft, set_name, key)
 
 
 def _base() -> list[Command]:
     types: dict[str, Any] = {_GUARDED: "ifname", _GENUINE: ["ifname", "ether_addr"]}
-    sets = [{"add": {"set": {**_WHERE, "name": name, "type": of}}} for name, of in types.items()]
-    chain = {
-        **_WHERE,
-        "name": "prerouting",
-        "type": "filter",
-        "hook": "prerouting",
-        "prio": _PRIORITY_FIRST,
-        "policy": "accept",
-    }
-    guarded = {"match": {"op": "==", "left": _IIFNAME, "right": f"@{_GUARDED}"}}
-    spoofed = {
-        "match": {
-            "op": "!=",
-            "left": {"concat": [_IIFNAME, _SOURCE]},
-            "right": f"@{_GENUINE}",
-        }
-    }
-    rule = {**_WHERE, "chain": "prerouting", "expr": [guarded, spoofed, {"drop": None}]}
+    chain = BRIDGE.hook("prerouting", "filter", "prerouting", _PRIORITY_FIRST)
+    guarded = match(_IIFNAME, f"@{_GUARDED}")
+    spoofed = match({"concat": [_IIFNAME, _SOURCE]}, f"@{_GENUINE}", "!=")
     return [
-        {"add": {"table": {"family": _WHERE["family"], "name": _WHERE["table"]}}},
-        *sets,
+        BRIDGE.add(),
+        *({"add": {"set": {**BRIDGE.named(name), "type": of}}} for name, of in types.items()),
         {"add": {"chain": chain}},
-        {"flush": {"chain": {**_WHERE, "name": "prerouting"}}},
-        {"add": {"rule": rule}},
+        {"flush": {"chain": BRIDGE.named("prerouting")}},
+        BRIDGE.rule("prerouting", guarded, spoofed, {"drop": None}),
     ]
-
-
-def _element(verb: str, attachment: Attachment, set_name: str, value: Any) -> Command:
-    labelled = {"elem": {"val": value, "comment": attachment.label(COMMENT_BYTES)}}
-    return {verb: {"element": {**_WHERE, "name": set_name, "elem": [labelled]}}}
 
 
 def _delete_elements(nft: Nftables, attachment: Attachment) -> None:
     """The port's own elements; the hardware address is known only from the set itself."""
     name = attachment.host_ifname
-    if nft.element("bridge cni_py", _GUARDED, f'"{name}"') is None:
+    if BRIDGE.listing(nft, _GUARDED, f'"{name}"') is None:
         return
-    for key, _ in _elements(nft, _GENUINE):
-        if isinstance(key, dict) and key.get("concat", [""])[0] == name:
+    for key, comment in BRIDGE.elements(nft, "set", _GENUINE):
+        if comment and isinstance(key, dict) and key.get("concat", [""])[0] == name:
             _delete(nft, _GENUINE, key)
     _delete(nft, _GUARDED, name)
 
 
 def _delete(nft: Nftables, set_name: str, key: Any) -> None:
-    command = {"delete": {"element": {**_WHERE, "name": set_name, "elem": [key]}}}
-    try:
-        nft.apply(f"remove {key} of the set {set_name}", command)
-    except KernelError as error:
-        # Another DEL was faster.
-        if error.errno != errno.ENOENT:
-            raise
-
-
-def _elements(nft: Nftables, set_name: str) -> list[tuple[Any, str]]:
-    """The (key, comment) of every element."""
-    command = {"list": {"set": {**_WHERE, "name": set_name}}}
-    listed = nft.listed(f"list the set {set_name}", command) or ()
-    elements = [one for item in listed for one in item.get("set", {}).get("elem", ())]
-    labelled = (one["elem"] for one in elements if isinstance(one, dict) and "elem" in one)
-    return [(one["val"], one.get("comment", "")) for one in labelled]
+    BRIDGE.delete_element(nft, f"remove {key} of the set {set_name}", set_name, key)
 
 
 def _delete_reference_chains(nft: Nftables, attachment: Attachment) -> None:
