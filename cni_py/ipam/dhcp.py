@@ -13,6 +13,7 @@ from cni_py.dhcp import options, protocol
 from cni_py.dhcp.caller import Caller, NoDaemonError
 from cni_py.dhcp.lease import result_of
 from cni_py.kernel import interruption
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import PluginConfig
@@ -147,13 +148,11 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when the configuration is wrong or the daemon does not answer."""
-    try:
+    with unavailable():
         ipam = _ipam(call.config)
         _options(call, ipam)
         with Caller(_path(ipam.daemon_socket_path)) as caller:
             caller.ask(protocol.Ping(), protocol.Done)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from cni_py.kernel import interruption
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.netns import cookie, open_netns
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
@@ -146,13 +147,10 @@ def status(call: Call[Config]) -> None:
     ipam = _ipam(call.config)
     sets = _sets(call)
     store = _store(ipam.data_dir, call)
-    try:
-        with store.locked() as allocations:
-            for index, ranges in enumerate(sets):
-                if next(_free(allocations, index, ranges), None) is None:
-                    raise _exhausted(index, ranges)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    with unavailable(), store.locked() as allocations:
+        for index, ranges in enumerate(sets):
+            if next(_free(allocations, index, ranges), None) is None:
+                raise _exhausted(index, ranges)
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:

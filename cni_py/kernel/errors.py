@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
 
@@ -26,3 +31,18 @@ class KernelError(CniError):
 def kernel_error(what: str, error: OSError) -> KernelError:
     """The KernelError for a failed system call."""
     return KernelError(what, error.errno or errno.EIO)
+
+
+@contextmanager
+def unavailable(unsupported: str = "") -> Iterator[None]:
+    """For STATUS: what keeps an ADD from succeeding is reported as code 50.
+
+    `unsupported` are the details where the kernel says that it has no such thing.
+    """
+    try:
+        yield
+    except CniError as error:
+        details = error.details
+        if unsupported and isinstance(error, KernelError) and error.errno == errno.EOPNOTSUPP:
+            details = unsupported
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, details) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cni_py.kernel import links, tc
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
@@ -79,10 +79,8 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed: the kernel lacks what it takes."""
-    try:
+    with unavailable():
         plan = plan_of(call.config)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     with Netlink() as host:
         lacks = tc.missing(host, (*_NEEDED, *(("htb",) if plan.subnets else ())))
     if lacks:

@@ -13,7 +13,7 @@ import msgspec
 from cni_py.ipam import delegation
 from cni_py.kernel import addresses as kernel_addresses
 from cni_py.kernel import links, sysctl
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
@@ -119,15 +119,13 @@ def check(call: Call[Config]) -> None:
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
     config = call.config
-    try:
+    with unavailable():
         plan_of(call)
         with Netlink() as host:
             have = links.get(host, config.bridge)
         if have is not None and have.kind != "bridge":
             msg = f'"{config.bridge}" already exists but is not a bridge'
             raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"it is of kind {have.kind}")
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     if config.ipam.type:
         delegation.ipam_status(call.request, config.ipam.type)
     if have is not None and not config.overflow:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_py.ipam import delegation
 from cni_py.kernel import child_links, links, routes
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
@@ -197,14 +197,12 @@ def status(call: Call[Any], require: Callable[[Netlink | None], object]) -> None
     `require` raises what ADD would; it gets the parent's side, None for that of a container, which
     is not there yet.
     """
-    try:
+    with unavailable():
         if call.config.link_in_container:
             require(None)
         else:
             with Netlink() as host:
                 require(host)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     if call.config.ipam.type:
         delegation.ipam_status(call.request, call.config.ipam.type)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cni_py.ipam import delegation
 from cni_py.kernel import links
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import IpamType, PluginConfig
@@ -90,10 +90,8 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
-    try:
+    with unavailable():
         _checked(call)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     delegation.ipam_status(call.request, call.config.ipam.type)
 
 

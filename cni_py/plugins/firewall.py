@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import firewalld, iptables, links
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.nftables import nftables, nftables_if_installed
@@ -112,12 +113,10 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed."""
-    try:
+    with unavailable():
         backend = _checked(call)
         if backend == IPTABLES:
             firewall_iptables.require((4,))
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from cni_py.ipam import delegation
 from cni_py.kernel import links
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
@@ -97,13 +97,11 @@ def check(call: Call[Config]) -> None:
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
     config = call.config
-    try:
+    with unavailable():
         comes_later = config.capabilities.get("deviceID", False)
         named = config.device or config.hwaddr or config.kernelpath or config.pci_bus_id
         if named or config.runtime_config.device_id or not comes_later:
             _require_ready(selection_of(call))
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     if config.ipam.type:
         delegation.ipam_status(call.request, config.ipam.type)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cni_py.kernel import addresses, conntrack, iptables, links, lock, routes
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.nftables import nftables_if_installed
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.attachment import network_key
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError
 
 from . import interface, localnet, port_claims, port_iptables, port_nftables, records, veth
 from .port_mappings import (
@@ -135,11 +136,9 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed."""
-    try:
+    with unavailable():
         require_valid(call.config)
         require_backend(backend_of(call.config), (4,))
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:

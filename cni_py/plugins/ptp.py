@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.ipam import delegation
 from cni_py.kernel import addresses, links, sysctl
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError, Code
@@ -103,10 +104,8 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
-    try:
+    with unavailable():
         _plan_of(call)
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     delegation.ipam_status(call.request, call.config.ipam.type)
 
 

@@ -6,14 +6,13 @@ leave the main table. What was changed is recorded, so that DEL undoes that and 
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cni_py.kernel import kept_routes, links, routes, rules
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import unavailable
 from cni_py.kernel.lock import alone_in
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
@@ -108,15 +107,11 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed."""
-    try:
+    unsupported = "the kernel lacks policy routing (CONFIG_IP_MULTIPLE_TABLES)"
+    with unavailable(unsupported):
         sbr_plan.gateways(call.config)
         with Netlink() as host:
             rules.dump(host)
-    except CniError as error:
-        details = error.details
-        if isinstance(error, KernelError) and error.errno == errno.EOPNOTSUPP:
-            details = "the kernel lacks policy routing (CONFIG_IP_MULTIPLE_TABLES)"
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, details) from error
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from cni_py.ipam import delegation
 from cni_py.kernel import links
 from cni_py.kernel import tap as kernel_tap
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import IpamType, PluginConfig
@@ -132,11 +132,9 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
-    try:
+    with unavailable():
         plan_of(call)
         kernel_tap.require_device()
-    except CniError as error:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     if call.config.ipam.type:
         delegation.ipam_status(call.request, call.config.ipam.type)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cni_py.kernel import addresses, kept_routes, links, routes, rules, vrf
-from cni_py.kernel.errors import KernelError
+from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.lock import alone_in
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
@@ -115,15 +115,11 @@ def check(call: Call[Config]) -> None:
 
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed."""
-    try:
+    unsupported = "the kernel lacks VRFs (CONFIG_NET_VRF), or the module vrf is not installed"
+    with unavailable(unsupported):
         _checked(call)
         with Netlink() as host:
             vrf.require_support(host)
-    except CniError as error:
-        details = error.details
-        if isinstance(error, KernelError) and error.errno == errno.EOPNOTSUPP:
-            details = "the kernel lacks VRFs (CONFIG_NET_VRF), or the module vrf is not installed"
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, details) from error
 
 
 def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
