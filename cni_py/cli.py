@@ -6,6 +6,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import msgspec
@@ -15,6 +16,7 @@ from .doctor import examine
 from .install import install_executables
 from .server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET, Settings, fetch
 from .skel import EXECUTABLES
+from .spec.errors import CniError, cni_error_of
 from .spec.schema import config_schema
 
 
@@ -128,6 +130,57 @@ def doctor(folder: Path, path: Path) -> None:
         if one.advice:
             click.echo(f"     {one.advice}")
     sys.exit(0 if all(one.good for one in findings) else 1)
+
+
+@main.command()
+@click.argument("config", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Only list what would be taken away, and why.")
+@click.option(
+    "--valid",
+    multiple=True,
+    metavar="CONTAINER/INTERFACE",
+    help="An attachment that lives, may be given again: of all others everything is taken away.",
+)
+@click.option("--none-valid", is_flag=True, help="No attachment lives: take away everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option(
+    "--cni-path",
+    default="/opt/cni/bin",
+    show_default=True,
+    help="Where the IPAM plugins' executables are.",
+)
+def gc(
+    config: BinaryIO,
+    dry_run: bool,  # noqa: FBT001 - click passes options by name
+    valid: tuple[str, ...],
+    none_valid: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    cni_path: str,
+) -> None:
+    """Take away what a network's containers have left behind.
+
+    CONFIG is the network's .conflist or .conf, or - for standard input. Without --valid or
+    --none-valid only what evidently outlived its container goes: its namespace is gone, or it is of
+    an earlier boot.
+    """
+    from .garbage import collect, listed
+
+    try:
+        known = listed(valid) if valid or none_valid else None
+        collected = collect(config.read(), known, dry=dry_run, path=cni_path)
+    except (CniError, OSError) as error:
+        click.echo(f"cni-py gc: {cni_error_of(error)}", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(collected)))
+    else:
+        for one in collected:
+            for line in one.lines(dry=dry_run):
+                click.echo(line)
+    for one in collected:
+        if one.error:
+            click.echo(f"cni-py gc: {one.type}: {one.error}", err=True)
+    sys.exit(1 if any(one.error for one in collected) else 0)
 
 
 @main.group()

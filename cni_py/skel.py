@@ -302,12 +302,16 @@ def _own_netns_error(request: Request) -> CniError:
 
 
 def _collect(plugin: Plugin, request: Request) -> None:
-    """Without a list nothing is known to live or not, and nothing is removed (G-07)."""
+    """What goes is told on stderr, with the reason."""
     from .spec.call import typed_call, valid_attachments
+    from .spec.collection import Collection
 
-    valid = valid_attachments(request)
-    if valid is not None:
-        plugin.gc(typed_call(request, plugin.DelConfig), valid)
+    collection = Collection(request.network, valid_attachments(request))
+    try:
+        plugin.gc(typed_call(request, plugin.DelConfig), collection)
+    finally:
+        for line in collection.lines():
+            sys.stderr.write(f"cni-py: GC: {line}\n")
 
 
 def _report(error: BaseException, version: str, output: Output) -> None:

@@ -18,7 +18,19 @@ from cni_py.spec.errors import CniError, Code, cni_error_of
 
 from . import interface, protocol
 from .keeper import House, Keeper
-from .protocol import Acquire, Begun, Collect, Done, Failed, Found, Kept, LookUp, Ping, Release
+from .protocol import (
+    Acquire,
+    Begun,
+    Done,
+    Failed,
+    Found,
+    Kept,
+    List,
+    Listed,
+    LookUp,
+    Ping,
+    Release,
+)
 from .store import now
 
 if TYPE_CHECKING:
@@ -216,8 +228,9 @@ class Daemon:
                 return Found(lease=lease, is_over=lease is not None and lease.is_over(now()))
             case Release():
                 self._release(asked.attachment)
-            case Collect():
-                self._collect(asked)
+            case List():
+                own = [one for one in self._keepers if one.network == asked.network]
+                return Listed(attachments=tuple(sorted(own)))
             case Ping():
                 pass
         return Done()
@@ -264,12 +277,6 @@ class Daemon:
         # An ADD that still waits hears of it.
         keeper.refuse("the attachment was deleted during its ADD")
         keeper.release()
-
-    def _collect(self, asked: Collect) -> None:
-        valid = frozenset(asked.valid)
-        for one in list(self._keepers):
-            if one.network == asked.network and one not in valid:
-                self._release(one)
 
     def _drop(self, keeper: Keeper) -> None:
         if self._keepers.get(keeper.attachment) is keeper:

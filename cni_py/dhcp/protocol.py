@@ -48,11 +48,10 @@ class Release(_Message, frozen=True, kw_only=True):
     attachment: Attachment
 
 
-class Collect(_Message, frozen=True, kw_only=True):
-    """Give back the leases of the network's attachments that are not among `valid`."""
+class List(_Message, frozen=True, kw_only=True):
+    """Tell which of the network's attachments have a lease, or are getting one."""
 
     network: str
-    valid: tuple[Attachment, ...]
 
 
 class Ping(_Message, frozen=True, kw_only=True):
@@ -70,6 +69,12 @@ class Found(_Message, frozen=True, kw_only=True):
 
     lease: Lease | None
     is_over: bool = False
+
+
+class Listed(_Message, frozen=True, kw_only=True):
+    """The attachments."""
+
+    attachments: tuple[Attachment, ...]
 
 
 class Done(_Message, frozen=True, kw_only=True):
@@ -93,8 +98,8 @@ class Failed(_Message, frozen=True, kw_only=True):
         return CniError(self.code, self.msg, self.details)
 
 
-Asked = Acquire | Kept | LookUp | Release | Collect | Ping
-Answer = Begun | Found | Done | Failed
+Asked = Acquire | Kept | LookUp | Release | List | Ping
+Answer = Begun | Found | Listed | Done | Failed
 
 _asked = msgspec.json.Decoder(Asked)
 _answer = msgspec.json.Decoder(Answer)

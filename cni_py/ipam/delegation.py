@@ -20,8 +20,8 @@ from cni_py.spec.errors import CniError, Code
 if TYPE_CHECKING:
     import subprocess
 
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Plugin, Request
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 MODULES = {
@@ -82,11 +82,16 @@ def ipam_status(request: Request, ipam_type: str) -> None:
         _execute(request, path, "STATUS")
 
 
-def ipam_gc(request: Request, ipam_type: str, valid: frozenset[Attachment]) -> None:
-    """The delegate's GC. Raises its CniError."""
+def ipam_gc(request: Request, ipam_type: str, collection: Collection) -> None:
+    """The delegate's GC. Raises its CniError.
+
+    Another's cannot be asked what it would do, and takes a missing list for an empty one (G-07).
+    """
     plugin, path = _delegate(request, ipam_type)
     if plugin is not None:
-        plugin.gc(typed_call(request, plugin.DelConfig), valid)
+        plugin.gc(typed_call(request, plugin.DelConfig), collection)
+    elif collection.dry or collection.valid is None:
+        collection.unasked.append(path)
     else:
         _execute(request, path, "GC")
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 NAME = "dhcp"
@@ -155,13 +156,18 @@ def status(call: Call[Config]) -> None:
             caller.ask(protocol.Ping(), protocol.Done)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Give back the network's leases of attachments that do not live."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:
+    """Give back the leases of the attachments that the collection takes.
+
+    The daemon forgets by itself what has lost its interface.
+    """
     network = call.request.network
-    asked = protocol.Collect(network=network, valid=tuple(sorted(valid)))
     try:
         with Caller(_path(call.config.ipam.daemon_socket_path)) as caller:
-            caller.ask(asked, protocol.Done)
+            listed = caller.ask(protocol.List(network=network), protocol.Listed)
+            for one in listed.attachments:
+                if collection.takes("DHCP lease", one):
+                    caller.ask(protocol.Release(attachment=one), protocol.Done)
     except NoDaemonError:
         from cni_py.dhcp.store import Store
 

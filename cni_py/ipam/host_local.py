@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from cni_py.kernel import interruption
 from cni_py.kernel.errors import unavailable
-from cni_py.kernel.netns import cookie, open_netns
+from cni_py.kernel.netns import cookie, cookie_inside, open_netns
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
 from cni_py.spec.args import load_args
+from cni_py.spec.attachment import Attachment
 from cni_py.spec.config import PluginConfig
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_new_ifname
@@ -26,8 +28,8 @@ from .store import DEFAULT_DATA_DIR, Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
     from .index import Entry
     from .ranges import Range
@@ -153,19 +155,28 @@ def status(call: Call[Config]) -> None:
                 raise _exhausted(index, ranges)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Free what belongs to none of the attachments that live."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:
+    """Free the addresses of the attachments that the collection takes."""
     store = _store(call.config.ipam.data_dir, call)
     if not store.exists:
         return
-    alive = {Owner(one.container_id, one.ifname) for one in valid}
-    containers = {one.container_id for one in valid}
-    with store.locked() as allocations:
+    with store.locked(reclaims=not collection.dry) as allocations:
         for entry in allocations.entries():
             interruption.point()
-            lives = entry.owner in alive or (not entry.ifname and entry.container_id in containers)
-            if not lives:
+            if allocations.is_of_earlier_boot(entry):
+                what = f"address {', '.join(entry.addresses)} of {entry.container_id}"
+                collection.takes_unowned(what, "it is of an earlier boot")
+            elif _is_taken(entry, collection):
                 allocations.release(entry.owner)
+
+
+def _is_taken(entry: Entry, collection: Collection) -> bool:
+    what = f"address {', '.join(entry.addresses)}"
+    evidence = partial(_why_gone, entry)
+    if not entry.ifname:
+        return collection.takes_of_container(what, entry.container_id, evidence)
+    owner = Attachment(collection.network, entry.container_id, entry.ifname)
+    return collection.takes(what, owner, evidence)
 
 
 def _release(store: Store, owner: Owner) -> None:
@@ -263,7 +274,7 @@ def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...
         entry = allocations.entry(one)
         if entry is None:
             continue
-        if not _may_live(entry):
+        if _why_gone(entry):
             freed.update(allocations.release(entry.owner))
             continue
         held = [one for one in map(strip_prefix, entry.addresses) if _in_sets(sets, one)]
@@ -282,11 +293,17 @@ def _in_sets(sets: tuple[RangeSet, ...], address: IP) -> bool:
     return any(_run_of(ranges, address) is not None for ranges in sets)
 
 
-def _may_live(entry: Entry) -> bool:
-    """Whether the entry's namespace is still the one that was recorded."""
+def _why_gone(entry: Entry) -> str:
+    """Why the recorded namespace is gone; `""` where it is there, or nobody recorded one."""
+    path = entry.sandbox.path
     if entry.sandbox.cookie is None:
-        return True
-    return _sandbox(entry.sandbox.path).cookie == entry.sandbox.cookie
+        return ""
+    opened = open_netns(path)
+    if opened is not None:
+        with opened:
+            if cookie_inside(opened) == entry.sandbox.cookie:
+                return ""
+    return f"its namespace {path} is gone"
 
 
 def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:

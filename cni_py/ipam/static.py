@@ -13,8 +13,8 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import DNS, IPConfig, Result, Route
 
 if TYPE_CHECKING:
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
 NAME = "static"
 
@@ -90,7 +90,7 @@ def status(call: Call[Config]) -> None:
     _ipam(call.config)
 
 
-def gc(call: Call[PluginConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[PluginConfig], collection: Collection) -> None:
     """Nothing is kept."""
 
 

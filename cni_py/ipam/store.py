@@ -70,8 +70,10 @@ class Store:
             raise kernel_error(f"create the folder {self.folder}", error) from error
 
     @contextmanager
-    def locked(self) -> Iterator[Allocations]:
+    def locked(self, *, reclaims: bool = True) -> Iterator[Allocations]:
         """Hold the network's lock, which the reference plugin takes too, with the index in order.
+
+        What is of an earlier boot is freed unless told not to: then nothing can be changed.
 
         Raises CniError 11 when the lock cannot be had in 30 s, KernelError for the disk's refusals.
         """
@@ -83,7 +85,7 @@ class Store:
             raise kernel_error(f"open {path}", error) from error
         try:
             take_lock(lock, path)
-            allocations = Allocations(self.folder, self._index)
+            allocations = Allocations(self.folder, self._index, reclaims=reclaims)
             try:
                 yield allocations
             finally:
@@ -98,7 +100,7 @@ class Store:
 class Allocations:
     """What `Store.locked` gives: valid while the lock is held."""
 
-    def __init__(self, folder: str, index: Index) -> None:
+    def __init__(self, folder: str, index: Index, *, reclaims: bool) -> None:
         self._folder = folder
         self._index = index
         self._boot = _boot_id()
@@ -110,7 +112,10 @@ class Allocations:
         # A loss of power may have taken parts of the index, and another boot tells of it.
         if os.stat(folder).st_mtime_ns != state.mtime or state.boot != self._boot:
             self._rebuild()
-        if state.boot != self._boot:
+        if not reclaims:
+            # Whoever comes next scans again, and finds what is of an earlier boot.
+            self._complete = False
+        elif state.boot != self._boot:
             self._reclaim_earlier_boots()
 
     # Looking up.
@@ -130,6 +135,10 @@ class Allocations:
         except DamagedEntryError:
             self._rebuild()
             return self._index.entries()
+
+    def is_of_earlier_boot(self, entry: Entry) -> bool:
+        """Whether it was allocated before the machine last started."""
+        return entry.boot != self._boot
 
     def holder(self, address: IP) -> Owner | None:
         """Whom the address's file names."""

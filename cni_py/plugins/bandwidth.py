@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.netlink import Request
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
     from .bandwidth_config import Plan
@@ -89,10 +90,10 @@ def status(call: Call[Config]) -> None:
         raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, details)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Remove the blocks of attachments that do not live. Queues go with their links."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form
+    """Remove the blocks that the collection takes. Queues go with their links."""
     with Netlink() as host:
-        links.delete_together(host, list(ifb.stale(host, call.request.network, valid)))
+        links.delete_together(host, list(ifb.taken(host, collection)))
 
 
 # ADD.

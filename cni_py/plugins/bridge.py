@@ -23,14 +23,15 @@ from cni_py.spec.results import Interface, IPConfig, Result, Route
 
 from . import bridge_device, interface, masquerade, paired, routed_port, spoof_check, veth
 from .bridge_config import Config, Plan, plan_of
+from .evidence import Evidence
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from cni_py.kernel.links import Link
     from cni_py.spec.addresses import Cidr
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
     from .veth import Sides
 
@@ -133,16 +134,16 @@ def status(call: Call[Config]) -> None:
             routed_port.require_room(host, have)
 
 
-def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
-    """Remove what belongs to the network and to none of the attachments that live."""
-    network = call.request.network
+def gc(call: Call[Config], collection: Collection) -> None:
+    """Take away what the collection takes, and the bridge's answers for who is gone."""
+    evidence = Evidence()
 
     def forget() -> None:
         with Netlink() as host:
-            routed_port.forget_stale(host, call.config.bridge)
+            routed_port.forget_stale(host, call.config.bridge, collection)
 
-    also = (lambda: spoof_check.collect(network, valid), forget)
-    paired.collect(call, valid, also=also)
+    also = (lambda: spoof_check.collect(collection, evidence), forget)
+    paired.collect(call, collection, evidence, also=also)
 
 
 # ADD.

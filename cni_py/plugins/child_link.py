@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
 _MIN_MTU = 68
 _MAX_ALT_IFNAME_BYTES = 127
@@ -207,10 +208,10 @@ def status(call: Call[Any], require: Callable[[Netlink | None], object]) -> None
         delegation.ipam_status(call.request, call.config.ipam.type)
 
 
-def gc(call: Call[Any], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[Any], collection: Collection) -> None:
     """Release the addresses of attachments that are gone; their interfaces went with them."""
     if call.config.ipam.type:
-        delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+        delegation.ipam_gc(call.request, call.config.ipam.type, collection)
 
 
 def _validate_master(name: str) -> None:

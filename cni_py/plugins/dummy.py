@@ -21,8 +21,8 @@ from .mtu import Mtu
 from .teardown import detaching
 
 if TYPE_CHECKING:
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 _KIND = "dummy"
@@ -95,10 +95,10 @@ def status(call: Call[Config]) -> None:
     delegation.ipam_status(call.request, call.config.ipam.type)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[DelConfig], collection: Collection) -> None:
     """A namespace takes its interfaces with it: there are addresses to release."""
     if call.config.ipam.type:
-        delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+        delegation.ipam_gc(call.request, call.config.ipam.type, collection)
 
 
 def _checked(call: Call[Config]) -> str:

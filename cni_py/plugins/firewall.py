@@ -18,14 +18,15 @@ from cni_py.spec.errors import CniError, Code
 from . import firewall_iptables, firewall_nftables, firewall_record, firewall_zone, interface
 from . import records as kept
 from .chained import container_ips
+from .evidence import Evidence
 from .firewall_record import ISOLATED, OPEN, RECORDS, SAME_BRIDGE, Record
 from .teardown import Teardown
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.nftables import Command
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 IPTABLES, NFTABLES, FIREWALLD = "iptables", "nftables", "firewalld"
@@ -119,17 +120,17 @@ def status(call: Call[Config]) -> None:
             firewall_iptables.require((4,))
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Remove what belongs to the network and to none of the attachments that live."""
-    network = call.request.network
+def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form
+    """Remove the rules of the attachments that the collection takes."""
+    evidence = Evidence()
     teardown = Teardown()
-    for record in RECORDS.stale(network, valid):
+    for record in RECORDS.taken(collection, "firewall rules", evidence.against_record):
         with teardown.step():
             _remove(record)
     with teardown.step():
-        firewall_nftables.collect(network, valid)
+        firewall_nftables.collect(collection)
     teardown.finish()
-    RECORDS.drop_others(network, valid)
+    RECORDS.collect(collection, lambda key: evidence.against_record(RECORDS.by_key(key)))
 
 
 def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:

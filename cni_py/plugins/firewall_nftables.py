@@ -50,18 +50,17 @@ from cni_py.kernel.nft_table import (
     meta,
 )
 from cni_py.kernel.nftables import Command, nftables, nftables_if_installed
-from cni_py.spec.attachment import network_key
 
 from . import firewall_record
 from .firewall_record import ISOLATED, OPEN, SAME_BRIDGE, policy_of_bridge
 from .interface import differs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cni_py.kernel.nft_table import Table
     from cni_py.kernel.nftables import Nftables
-    from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
 
     from .firewall_record import Record
 
@@ -108,13 +107,12 @@ def tear_down(record: Record) -> None:
 
 def forget(key: str) -> None:
     """Take out what is labelled with a key, when no record says what there is."""
-    _forget(lambda label: label.startswith(key))
+    _forget(lambda label, _: label.startswith(key))
 
 
-def collect(network: str, valid: Iterable[Attachment]) -> None:
-    """Take out what is labelled as the network's, and belongs to none of `valid`."""
-    prefix, alive = f"{network_key(network)}-", tuple(one.key for one in valid)
-    _forget(lambda label: label.startswith(prefix) and not label.startswith(alive))
+def collect(collection: Collection) -> None:
+    """Take out what has the label of an attachment that the collection takes."""
+    _forget(lambda label, what: collection.takes(what, label))
 
 
 def check(record: Record) -> None:
@@ -247,13 +245,13 @@ def _isolation_given_up(nft: Nftables, record: Record) -> list[Command]:
     return commands
 
 
-def _forget(fits: Any) -> None:
+def _forget(is_unwanted: Callable[[str, str], bool]) -> None:
     nft = nftables_if_installed()
     if nft is None:
         return
     for where, name in ((INET, "forward4"), (INET, "forward6"), (BRIDGE, _PORTS)):
         for key, label in where.elements(nft, "set", name):
-            if fits(label):
+            if is_unwanted(label, f"element {key} of the nftables set {name}"):
                 where.delete_element(nft, f"remove {key} of the set {name}", name, key)
 
 

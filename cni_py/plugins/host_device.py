@@ -26,8 +26,8 @@ from .teardown import Teardown, detaching
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.netns import Netns
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
     from .host_device_config import Selection
 
@@ -106,16 +106,16 @@ def status(call: Call[Config]) -> None:
         delegation.ipam_status(call.request, config.ipam.type)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Give back the devices of the network's attachments that do not live any more."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:
+    """Give back the devices of the attachments that the collection takes."""
     teardown = Teardown()
     with Netlink() as host:
-        for record in RECORDS.stale(call.request.network, valid):
+        for record in RECORDS.taken(collection, "device", Record.why_gone):
             with teardown.step():
                 returning.restore(host, record, "")
     if call.config.ipam.type:
         with teardown.step():
-            delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+            delegation.ipam_gc(call.request, call.config.ipam.type, collection)
     teardown.finish()
 
 

@@ -7,10 +7,11 @@ host end, so that it is led through a block, whose queue holds it back (decision
 from __future__ import annotations
 
 import errno
+from functools import partial
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import links
+from cni_py.kernel import links, tc
 from cni_py.kernel.errors import KernelError
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink, Request
     from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 KIND = "ifb"
@@ -90,19 +92,27 @@ def delete(host: Netlink, attachment: Attachment, listed: Result | None) -> None
         links.delete(host, one.name)
 
 
-def stale(host: Netlink, network: str, valid: frozenset[Attachment]) -> Iterator[str]:
-    """The blocks that belong to the network and to none of the attachments that live; for GC.
+def taken(host: Netlink, collection: Collection) -> Iterator[str]:
+    """The blocks that the collection takes.
 
     Among them those that a crash has left unlabelled. One of the reference tells no network.
     """
-    alive = {one.key for one in valid}
-    kept = {name for one in valid for name in names(one)}
-    prefix, unfinished = f"{network_key(network)}-", _unfinished(network)
+    kept = {name for one in collection.valid or () for name in names(one)}
+    unfinished = _unfinished(collection.network)
+
+    def evidence(block: Link) -> str:
+        is_used = any(
+            one.redirect == block.ifindex
+            for port in links.dump(host)
+            for one in tc.filters(host, (port.ifindex, port.name), tc.INGRESS_HANDLE)
+        )
+        return "" if is_used else "nothing is led through it"
+
     for one in links.dump(host, KIND):
-        if one.alias.startswith(prefix):
-            if one.alias.split(",")[0] not in alive:
-                yield one.name
-        elif one.group == unfinished and not one.alias and one.name not in kept:
+        owner = one.alias
+        if one.group == unfinished and not owner and one.name not in kept:
+            owner = collection.prefix
+        if collection.takes(f"block {one.name}", owner, partial(evidence, one)):
             yield one.name
 
 

@@ -15,8 +15,8 @@ from cni_py.spec.results import Interface, IPConfig, Result
 from . import interface
 
 if TYPE_CHECKING:
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
 Config = PluginConfig
 DelConfig = PluginConfig
@@ -79,5 +79,5 @@ def status(call: Call[PluginConfig]) -> None:
     """Always ready."""
 
 
-def gc(call: Call[PluginConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[PluginConfig], collection: Collection) -> None:
     """A namespace takes its `lo` with it."""

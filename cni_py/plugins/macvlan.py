@@ -15,8 +15,8 @@ from .hardware_address import Args, Mac, requested_mac
 
 if TYPE_CHECKING:
     from cni_py.kernel.netlink import Netlink
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 _KIND = "macvlan"
@@ -81,9 +81,9 @@ def status(call: Call[Config]) -> None:
     child_link.status(call, require)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[DelConfig], collection: Collection) -> None:
     """Release the addresses of attachments that are gone; their interfaces went with them."""
-    child_link.gc(call, valid)
+    child_link.gc(call, collection)
 
 
 def _child(call: Call[Config]) -> Child:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import re
+from functools import partial
 from hashlib import sha512
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nft_table import ADDRESS_TYPE, INET, PROTOCOL, field, is_of, labelled, match
 from cni_py.kernel.nftables import COMMENT_BYTES, Command, nftables, nftables_if_installed
 from cni_py.spec.addresses import parse_cidr
-from cni_py.spec.attachment import Attachment, network_key
+from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError, Code
 
 from . import records, veth
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
     from cni_py.kernel.nftables import Nftables
     from cni_py.spec.addresses import Cidr
+    from cni_py.spec.collection import Collection
+
+    from .evidence import Evidence
 
 NFTABLES, IPTABLES = "nftables", "iptables"
 BACKENDS = frozenset({NFTABLES, IPTABLES})
@@ -179,28 +183,35 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
     }
 
 
-def collect(network: str, valid: frozenset[Attachment]) -> None:
-    """Remove the masquerading of the network's attachments that are not in `valid`."""
+def collect(collection: Collection, evidence: Evidence) -> None:
+    """Remove the masquerading of the attachments that the collection takes."""
     with lock.changing_rules():
-        RECORDS.drop_others(network, valid)
-        _collect(network, valid)
-
-
-def _collect(network: str, valid: frozenset[Attachment]) -> None:
-    nft = nftables_if_installed()
-    if nft is not None:
-        prefix = f"{network_key(network)}-"
-        alive = tuple(one.key for one in valid)
+        RECORDS.collect(collection, evidence.against_pair)
+        nft = nftables_if_installed()
         for version in (4, 6):
-            for address, comment in _elements(nft, version):
-                if comment.startswith(prefix) and not comment.startswith(alive):
-                    _delete_element(nft, version, address)
-    containers = {one.container_id for one in valid}
-    for version in (4, 6):
-        if iptables.available(version):
-            for container_id in _jumping_containers(network, version) - containers:
-                interruption.point()
-                _delete_chain(Attachment(network, container_id, ""), Held(), version)
+            if nft is not None:
+                _collect_elements(nft, version, collection, evidence)
+            if iptables.available(version):
+                _collect_chains(version, collection)
+
+
+def _collect_elements(
+    nft: Nftables, version: int, collection: Collection, evidence: Evidence
+) -> None:
+    for address, label in _elements(nft, version):
+        what = f"masquerading of {address} by nftables"
+        if collection.takes(what, label, partial(evidence.against_pair, label)):
+            _delete_element(nft, version, address)
+
+
+def _collect_chains(version: int, collection: Collection) -> None:
+    """A container's chain does not tell which of its interfaces it is for."""
+    for container_id in sorted(_jumping_containers(collection.network, version)):
+        interruption.point()
+        attachment = Attachment(collection.network, container_id, "")
+        what = f"iptables chain {_iptables_chain(attachment)}, IPv{version}"
+        if collection.takes_of_container(what, container_id):
+            _delete_chain(attachment, Held(), version)
 
 
 # nftables.

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from cni_py.kernel.links import Link
     from cni_py.spec.addresses import Cidr
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
+
+    from .evidence import Evidence
 
 _MIN_MTU, _MAX_MTU = 68, 65535
 
@@ -141,17 +143,20 @@ def _backends(
 
 
 def collect(
-    call: Call[C], valid: frozenset[Attachment], also: Iterable[Callable[[], None]] = ()
+    call: Call[C],
+    collection: Collection,
+    evidence: Evidence,
+    also: Iterable[Callable[[], None]] = (),
 ) -> None:
-    """Remove what belongs to the network and to none of the attachments that live."""
-    network = call.request.network
-    alive, names = {one.key for one in valid}, {one.host_ifname for one in valid}
+    """Take away what the collection takes. A pair lives as long as the container's namespace."""
+    names = {one.host_ifname for one in collection.valid or ()}
     teardown = Teardown()
     with teardown.step(), Netlink() as host:
         stale = [
             link.name
-            for link in veth.of_network(host, network)
-            if link.alias.split(",")[0] not in alive and link.name not in names
+            for link in veth.of_network(host, collection.network)
+            if link.name not in names
+            and collection.takes(f"veth pair {link.name}", link.alias or f"{collection.prefix}")
         ]
         links.delete_together(host, stale)
     # Whatever the configuration says now: an earlier one may have set them up.
@@ -159,8 +164,8 @@ def collect(
         with teardown.step():
             other()
     with teardown.step():
-        masquerade.collect(network, valid)
+        masquerade.collect(collection, evidence)
     if call.config.ipam.type:
         with teardown.step():
-            delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+            delegation.ipam_gc(call.request, call.config.ipam.type, collection)
     teardown.finish()

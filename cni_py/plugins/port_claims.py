@@ -75,13 +75,13 @@ def release(attachment: Attachment, mappings: Iterable[Mapped]) -> None:
             _remove(path)
 
 
-def release_all(is_unwanted: Callable[[str], bool]) -> None:
-    """Give back the ports of every holder whose key is unwanted."""
+def release_all(is_unwanted: Callable[[str, str], bool]) -> None:
+    """Give back the ports of every holder that is unwanted, told by its key and what it holds."""
     for folder in _entries(_FOLDER):
         for name in _entries(f"{_FOLDER}/{folder}"):
             path = f"{_FOLDER}/{folder}/{name}"
             key = _holder_at(path)
-            if key is not None and is_unwanted(key):
+            if key is not None and is_unwanted(key, f"claim of port {folder} on {name}"):
                 _remove(path)
 
 

@@ -30,6 +30,8 @@ from .port_mappings import RECORDS, SET_MARK_CHAIN
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cni_py.spec.collection import Collection
+
     from .port_mappings import Mapped, Record
 
 _NAT, _RAW = "nat", "raw"
@@ -115,17 +117,20 @@ def remove_shared() -> None:
                 raise
 
 
-def collect(network: str, valid: frozenset[Attachment]) -> None:
-    """Take away the chains of the network's containers that are not in `valid`."""
-    alive = {one.container_id for one in valid}
+def collect(collection: Collection) -> None:
+    """Take away the chains of the containers that the collection takes."""
     for version in _VERSIONS:
         if not iptables.available(version):
             continue
         for line in iptables.rules(version, _NAT, _DNAT) or ():
             owner = _OWNER.search(line)
-            if owner and owner["network"] == network and owner["id"] not in alive:
-                interruption.point()
-                _forget(Attachment(network, owner["id"], ""), version)
+            if owner is None or owner["network"] != collection.network:
+                continue
+            interruption.point()
+            attachment = Attachment(collection.network, owner["id"], "")
+            what = f"iptables chain {chain_of(attachment)}, IPv{version}"
+            if collection.takes_of_container(what, owner["id"]):
+                _forget(attachment, version)
 
 
 def check(record: Record) -> None:

@@ -56,7 +56,6 @@ from cni_py.kernel.nft_table import (
     meta,
 )
 from cni_py.kernel.nftables import Command, in_words, nftables
-from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
 from . import interface
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
 
     from cni_py.kernel.nftables import Nftables
     from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
 
     from .port_mappings import Record
 
@@ -163,20 +163,14 @@ def tear_down(record: Record) -> None:
 
 def forget(attachment: Attachment) -> None:
     """Take away whatever has the attachment's label. Raises CniError."""
-    _sweep(nftables(), lambda label: label.startswith(attachment.key))
+    _sweep(nftables(), lambda label, _: label.startswith(attachment.key))
     _remove_chains(lambda name: name.startswith(_chain_prefix(attachment)))
 
 
-def collect(network: str, valid: frozenset[Attachment]) -> None:
-    """Take away what belongs to the network's attachments that are not in `valid`."""
-    prefix = f"{network_key(network)}-"
-    alive = tuple(one.key for one in valid)
-
-    def is_dead(label: str) -> bool:
-        return label.startswith(prefix) and not label.startswith(alive)
-
-    _sweep(nftables(), is_dead)
-    _remove_chains(lambda name: is_dead(name.removeprefix("port_").replace("_", "-")))
+def collect(collection: Collection) -> None:
+    """Take away what has the label of an attachment that the collection takes."""
+    _sweep(nftables(), lambda label, what: collection.takes(what, label))
+    _remove_chains(lambda name: collection.takes(f"nftables chain {name}", _key_of_chain(name)))
 
 
 def check(record: Record) -> None:
@@ -398,6 +392,10 @@ def _snat_chain(record: Record, version: int) -> str:
     return f"portsnat_{sha512(text).hexdigest()[:_DIGITS]}"
 
 
+def _key_of_chain(name: str) -> str:
+    return "-".join(name.split("_")[1:3])
+
+
 def _chain_prefix(attachment: Attachment) -> str:
     return f"port_{attachment.key.replace('-', '_')}_"
 
@@ -459,10 +457,10 @@ def _labelled(nft: Nftables, name: str) -> list[tuple[str, str]]:
     return [(_text(key), label) for key, label in INET.elements(nft, "map", name)]
 
 
-def _sweep(nft: Nftables, is_unwanted: Callable[[str], bool]) -> None:
+def _sweep(nft: Nftables, is_unwanted: Callable[[str, str], bool]) -> None:
     for name in _every_map():
         for key, label in _labelled(nft, name):
-            if is_unwanted(label):
+            if is_unwanted(label, f"element {key} of the nftables map {name}"):
                 value: Any = {"concat": key.split(" . ")} if " . " in key else key
                 INET.delete_element(nft, f"delete {key} of the map {name}", name, value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from cni_py.kernel.netns import open_netns
 from cni_py.kernel.nftables import nftables_if_installed
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
-from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError
 
 from . import interface, localnet, port_claims, port_iptables, port_nftables, records, veth
+from .evidence import Evidence
 from .port_mappings import (
     IPTABLES,
     NFTABLES,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from cni_py.spec.addresses import Cidr
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
     from .port_mappings import Mapped
@@ -141,30 +143,32 @@ def status(call: Call[Config]) -> None:
         require_backend(backend_of(call.config), (4,))
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Remove what belongs to the network and to none of the attachments that live."""
-    network = call.request.network
+def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form
+    """Remove the mappings of the attachments that the collection takes."""
+    evidence = Evidence()
     teardown = Teardown()
-    for record in RECORDS.stale(network, valid):
+    for record in RECORDS.taken(collection, "port mappings", evidence.against_record):
         with teardown.step(), lock.changing_rules():
             _tear_down(record)
-    prefix, alive = f"{network_key(network)}-", {one.key for one in valid}
-
-    def is_dead(key: str) -> bool:
-        return key.startswith(prefix) and key not in alive
-
     if nftables_if_installed() is not None:
         with teardown.step():
-            port_nftables.collect(network, valid)
+            port_nftables.collect(collection)
     with teardown.step():
-        port_iptables.collect(network, valid)
+        port_iptables.collect(collection)
+
+    def against(key: str) -> str:
+        """A crash leaves a record as long as anything else."""
+        record = RECORDS.by_key(key)
+        return evidence.against_record(record) if record else "no record tells of its mappings"
+
     for name, key in list(localnet.users()):
-        if is_dead(key):
+        if collection.takes(f"route_localnet of {name}", key, partial(against, key)):
             with teardown.step():
                 localnet.forbid(name, key, _unguard)
-    port_claims.release_all(is_dead)
-    with teardown.step():
-        _remove_shared()
+    port_claims.release_all(lambda key, what: collection.takes(what, key, partial(against, key)))
+    if not collection.dry:
+        with teardown.step():
+            _remove_shared()
     teardown.finish()
 
 
@@ -296,7 +300,7 @@ def _tear_down_unrecorded(attachment: Attachment) -> None:
         if key == attachment.key:
             with teardown.step():
                 localnet.forbid(name, key, _unguard)
-    port_claims.release_all(lambda key: key == attachment.key)
+    port_claims.release_all(lambda key, _: key == attachment.key)
     with teardown.step():
         _remove_shared()
     teardown.finish()

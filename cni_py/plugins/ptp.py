@@ -17,6 +17,7 @@ from cni_py.spec.results import Interface, Result
 
 from . import host_routes, interface, masquerade, paired, veth
 from . import mtu as mtu_key
+from .evidence import Evidence
 from .hardware_address import requested_mac
 from .paired import PairedConfig
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
 _UP_SECONDS = 2.5
 # The places of the entries in `interfaces`.
@@ -109,9 +111,9 @@ def status(call: Call[Config]) -> None:
     delegation.ipam_status(call.request, call.config.ipam.type)
 
 
-def gc(call: Call[Config], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[Config], collection: Collection) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
-    paired.collect(call, valid)
+    paired.collect(call, collection, Evidence())
 
 
 class _Plan(NamedTuple):

@@ -9,20 +9,21 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netns import cookie_inside, open_netns
-from cni_py.spec.attachment import Attachment, network_key
+from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from cni_py.kernel.netns import Netns
+    from cni_py.spec.collection import Collection
 
 # What rmdir(2) says of a folder that somebody else still uses.
 NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
@@ -59,6 +60,17 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
                 return self.is_it(container)
         except CniError:
             return False
+
+    def why_gone(self) -> str:
+        """Why nobody can be in the namespace at its path; `""` where somebody may be."""
+        try:
+            container = open_netns(self.path)
+            if container is None:
+                return f"its namespace {self.path} is gone"
+            with container:
+                return "" if self.is_it(container) else f"{self.path} is another namespace by now"
+        except CniError:
+            return ""
 
 
 def find(sandbox: Sandbox, netns: str) -> Netns | None:
@@ -110,6 +122,12 @@ class Record(Owned, frozen=True, kw_only=True):
 
     sandbox: Sandbox
 
+    def why_gone(self) -> str:
+        """Why nobody can be in the container's namespace; `""` where somebody may be."""
+        if self.boot != boot_id():
+            return "it is of an earlier boot"
+        return self.sandbox.why_gone()
+
 
 R = TypeVar("R", bound=Owned)
 
@@ -155,14 +173,17 @@ class Records(Generic[R]):
             except OSError as error:
                 raise kernel_error(f"remove {one}", error) from error
 
-    def drop_others(self, network: str, valid: Iterable[Attachment]) -> None:
-        """Forget the network's attachments that are not in `valid`. Raises KernelError."""
-        prefix, alive = f"{network_key(network)}-", {one.key for one in valid}
+    def collect(self, collection: Collection, evidence: Callable[[str], str]) -> None:
+        """Forget the attachments that the collection takes, by the names of the files.
+
+        `evidence` is given an attachment's key. Raises KernelError.
+        """
         for name in self._names():
+            path = f"{self.folder}/{name}"
             key = name.split(".")[0]
-            if key.startswith(prefix) and key not in alive:
+            if collection.takes(f"record {path}", key, partial(evidence, key)):
                 with suppress(FileNotFoundError):
-                    os.unlink(f"{self.folder}/{name}")
+                    os.unlink(path)
 
     def every(self) -> Iterator[R]:
         """All records of this boot; what is left of others is removed."""
@@ -175,10 +196,12 @@ class Records(Generic[R]):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
-    def stale(self, network: str, valid: frozenset[Attachment]) -> list[R]:
-        """The records of the network's attachments that are not in `valid`."""
+    def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
+        """The records of the attachments that the collection takes; `what` they stand for."""
         return [
-            one for one in self.every() if one.network == network and one.attachment not in valid
+            one
+            for one in self.every()
+            if collection.takes(what, one.attachment, partial(evidence, one))
         ]
 
     def _names(self) -> list[str]:

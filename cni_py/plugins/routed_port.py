@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
     from .veth import Sides
@@ -75,14 +76,17 @@ def lead_to_container(
     host.submit(*(proxies.add(bridge, one.address.ip) for one in result.ips))
 
 
-def forget_stale(host: Netlink, bridge: str) -> None:
+def forget_stale(host: Netlink, bridge: str, collection: Collection | None = None) -> None:
     """Stop answering on the bridge for containers that are gone. Raises KernelError."""
     link = links.get(host, bridge)
     if link is None:
         return
     for address in proxies.dump(host, link):
         single = cidr(address, address.max_prefixlen)
-        if all(route.link == link.ifindex for route in routes.dump_to(host, single)):
+        if any(route.link != link.ifindex for route in routes.dump_to(host, single)):
+            continue
+        what = f"proxy neighbour {address} on {bridge}"
+        if collection is None or collection.takes_unowned(what, "no route leads to its container"):
             host.submit(proxies.delete(link, address))
 
 

@@ -23,6 +23,7 @@ from cni_py.spec.errors import CniError, Code
 
 from . import interface, records, sandbox, sbr_plan
 from .chained import container_ips
+from .evidence import Evidence
 from .sbr_plan import Config, DelConfig
 from .sbr_record import RECORDS, OwnRule, Record, delete_foreign, undo
 from .teardown import Teardown
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cni_py.spec.addresses import IP
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import IPConfig, Result
 
     from .sbr_plan import Plan
@@ -114,10 +116,10 @@ def status(call: Call[Config]) -> None:
             rules.dump(host)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Undo what belongs to attachments of the network that do not live any more."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form
+    """Undo the routing of the attachments that the collection takes."""
     teardown = Teardown()
-    for record in RECORDS.stale(call.request.network, valid):
+    for record in RECORDS.taken(collection, "routing by source", Evidence().against_record):
         with teardown.step():
             container = records.find(record.sandbox, "")
             if container is not None:

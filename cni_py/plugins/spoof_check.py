@@ -13,6 +13,7 @@ iifname @guarded iifname . ether saddr != @genuine drop
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel import lock
@@ -20,7 +21,6 @@ from cni_py.kernel.errors import KernelError
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.nft_table import BRIDGE, labelled, match, meta
 from cni_py.kernel.nftables import Command, nftables, nftables_if_installed
-from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 
 from . import records, veth
@@ -28,6 +28,9 @@ from . import records, veth
 if TYPE_CHECKING:
     from cni_py.kernel.nftables import Nftables
     from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
+
+    from .evidence import Evidence
 
 _GUARDED, _GENUINE = "guarded", "genuine"
 _PRIORITY_FIRST = -300
@@ -118,23 +121,18 @@ def check(attachment: Attachment, mac: str) -> None:
             raise CniError(Code.INTERNAL, msg, details)
 
 
-def collect(network: str, valid: frozenset[Attachment]) -> None:
-    """Forget the ports of the network's attachments that are not in `valid`."""
+def collect(collection: Collection, evidence: Evidence) -> None:
+    """Forget the ports of the attachments that the collection takes."""
     with lock.changing_rules():
-        RECORDS.drop_others(network, valid)
-        _collect(network, valid)
-
-
-def _collect(network: str, valid: frozenset[Attachment]) -> None:
-    nft = nftables_if_installed()
-    if nft is None:
-        return
-    prefix = f"{network_key(network)}-"
-    alive = tuple(one.key for one in valid)
-    for set_name in (_GUARDED, _GENUINE):
-        for key, comment in BRIDGE.elements(nft, "set", set_name):
-            if comment.startswith(prefix) and not comment.startswith(alive):
-                _delete(nft, set_name, key)
+        RECORDS.collect(collection, evidence.against_pair)
+        nft = nftables_if_installed()
+        if nft is None:
+            return
+        for set_name in (_GUARDED, _GENUINE):
+            for key, label in BRIDGE.elements(nft, "set", set_name):
+                what = f"element {key} of the nftables set {set_name}"
+                if collection.takes(what, label, partial(evidence.against_pair, label)):
+                    _delete(nft, set_name, key)
 
 
 def _base() -> list[Command]:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cni_py.kernel.netlink import Netlink
     from cni_py.kernel.netlink import Request as NetlinkRequest
     from cni_py.kernel.netns import Netns
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
 
 # The highest number stands for no user and no group.
 _Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFE)]
@@ -139,10 +139,10 @@ def status(call: Call[Config]) -> None:
         delegation.ipam_status(call.request, call.config.ipam.type)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[DelConfig], collection: Collection) -> None:
     """A namespace takes its devices with it: there are addresses to release."""
     if call.config.ipam.type:
-        delegation.ipam_gc(call.request, call.config.ipam.type, valid)
+        delegation.ipam_gc(call.request, call.config.ipam.type, collection)
 
 
 def _bridge(inside: Netlink, config: Config) -> Link | None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Request
     from cni_py.kernel.netns import Netns
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
     from .tuning_config import Wanted
@@ -92,12 +92,12 @@ def status(call: Call[Config]) -> None:
         wanted(call)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
-    """Restore and forget what belongs to attachments of the network that do not live any more."""
+def gc(call: Call[DelConfig], collection: Collection) -> None:
+    """Restore and forget what belongs to the attachments that the collection takes."""
     teardown = Teardown()
     network = call.request.network
     for path, backup, own in list(tuning_backup.of_network(call.config.folder, network)):
-        if own.attachment in valid:
+        if not collection.takes(f"former values in {path}", own.attachment, own.why_gone):
             continue
         with teardown.step():
             _restore_where_it_is(backup, "", own.ifname)

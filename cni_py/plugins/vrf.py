@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cni_py.kernel.kept_routes import KeptRoute
     from cni_py.kernel.links import Link
     from cni_py.kernel.netns import Netns
-    from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
+    from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
 
 # Several attachments can be in it: its label names none of them.
@@ -122,7 +122,7 @@ def status(call: Call[Config]) -> None:
             vrf.require_support(host)
 
 
-def gc(call: Call[DelConfig], valid: frozenset[Attachment]) -> None:
+def gc(call: Call[DelConfig], collection: Collection) -> None:
     """A namespace takes its VRFs with it."""
 
 

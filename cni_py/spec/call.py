@@ -21,6 +21,7 @@ from .names import validate_network_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .collection import Collection
     from .environment import Environment
     from .results import Result
 
@@ -115,8 +116,8 @@ class Plugin(Protocol):
     def status(self, call: Call[Any]) -> None:
         """Raise CniError 50 or 51 when an ADD could not be served."""
 
-    def gc(self, call: Call[Any], valid: frozenset[Attachment]) -> None:
-        """Remove what belongs to the network and to none of `valid`."""
+    def gc(self, call: Call[Any], collection: Collection) -> None:
+        """Take away what the collection takes; go on after what fails."""
 
 
 def read_request(environment: Environment, environ: Mapping[str, str], stdin: bytes) -> Request:

@@ -663,13 +663,14 @@ def test_gc(host: Host, kind: str) -> None:
     """[G-01, G-07] Addresses of what is gone are released, those of the living stay."""
     uplink(host, kind)
     uplink(host, kind, "up1")
-    lost, kept = host.container("c1"), host.container("c2")
+    lost, kept, unlisted = (host.container(f"c{number}") for number in (1, 2, 3))
     host.add(kind, child(kind), lost)
     config = child(kind, master="up1")
     host.add(kind, config, kept)
+    host.add(kind, config, unlisted)
     lost.delete_netns()
     assert host.call(kind, "GC", config).status == 0
-    assert len(host.allocated("net1")) == 2
+    assert sorted(host.allocated("net1")) == ["10.1.2.3", "10.1.2.4"]
     valid = [{"containerID": kept.id, "ifname": "eth0"}]
     collected = config | {"cni.dev/valid-attachments": valid, "mode": "none", "master": 5}
     assert host.call(kind, "GC", collected).status == 0

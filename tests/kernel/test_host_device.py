@@ -590,7 +590,7 @@ def test_gc(host: Host) -> None:
     gone.delete_netns()
     valid = [{"containerID": kept.id, "ifname": "eth0"}]
     assert host.call("host-device", "GC", l3()).status == 0
-    assert len(host.files(RECORDS)) == 4
+    assert len(host.files(RECORDS)) == 3
     config = l3() | {"cni.dev/valid-attachments": valid}
     assert host.call("host-device", "GC", config).status == 0
     assert state(host) == before

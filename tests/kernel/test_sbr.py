@@ -421,7 +421,7 @@ def test_status_and_gc(host: Host) -> None:
         host.add("sbr", own, container, "net1")
     containers[0].delete_netns()
     assert host.call("sbr", "GC", config).status == 0
-    assert len(host.run("ls", RECORDS).stdout.split()) == 4
+    assert len(host.run("ls", RECORDS).stdout.split()) == 3
     valid = [{"containerID": containers[2].id, "ifname": "net1"}]
     assert host.call("sbr", "GC", config | {"cni.dev/valid-attachments": valid}).status == 0
     assert len(host.run("ls", RECORDS).stdout.split()) == 2

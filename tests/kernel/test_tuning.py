@@ -531,7 +531,7 @@ def test_gc(host: Host) -> None:
     lost.delete_netns()
     valid = [{"containerID": kept.id, "ifname": "eth0"}]
     assert host.call("tuning", "GC", config).status == 0
-    assert len(files(host)) == 5
+    assert len(files(host)) == 4
     outcome = host.call("tuning", "GC", config | {"cni.dev/valid-attachments": valid})
     assert outcome.status == 0, outcome
     assert files(host) == ["foreign_eth0.json", "id-c2_eth0.json", "id-c2_far0.json"]

@@ -1,0 +1,112 @@
+"""What a network's containers have left behind: `cni-py gc`."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from .skel import EXECUTABLES
+from .spec import versions
+from .spec.call import read_request, typed_call
+from .spec.collection import Collection
+from .spec.config import decode_json
+from .spec.environment import Environment
+from .spec.errors import CniError, Code, cni_error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .spec.call import Plugin
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What one plugin of the network found: `what`, `whose`, `why` each; and what went wrong.
+
+    `unasked` are executables that GC was not passed on to.
+    """
+
+    type: str
+    found: tuple[dict[str, str], ...] = ()
+    unasked: tuple[str, ...] = ()
+    error: str = ""
+
+    def lines(self, *, dry: bool) -> Iterator[str]:
+        """The same for a person."""
+        did = "would take away" if dry else "took away"
+        for one in self.found:
+            whose = f" of {one['whose']}" if one["whose"] else ""
+            yield f"{self.type}: {did} {one['what']}{whose}: {one['why']}"
+        for path in self.unasked:
+            yield f"{self.type}: not passed on to {path}"
+
+
+def listed(valid: Iterable[str]) -> list[tuple[str, str]]:
+    """(container, interface) of each `CONTAINER/INTERFACE`. Raises CniError 4."""
+    pairs = []
+    for one in valid:
+        container, _, ifname = one.partition("/")
+        if not container or not ifname:
+            msg = f"{one} is no attachment"
+            raise CniError(Code.INVALID_ENVIRONMENT, msg, "write CONTAINER/INTERFACE")
+        pairs.append((container, ifname))
+    return pairs
+
+
+def collect(
+    text: bytes, valid: Iterable[tuple[str, str]] | None, *, dry: bool, path: str
+) -> list[Collected]:
+    """Have every plugin of a network's configuration collect, in order.
+
+    `valid` is None where it is not known what lives. `path` is CNI_PATH. Raises CniError for a
+    configuration that cannot be read.
+    """
+    from .spec.attachment import Attachment
+
+    collected = []
+    for config in _plugins(text):
+        name = str(config.get("type"))
+        if name not in EXECUTABLES:
+            collected.append(Collected(type=name, unasked=(name,)))
+            continue
+        request = read_request(
+            Environment("GC", "", "", "", "", path, ""),
+            {**os.environ, "CNI_COMMAND": "GC", "CNI_PATH": path},
+            json.dumps(config).encode(),
+        )._replace(cni_version=versions.NEWEST)
+        network = request.network
+        alive = None if valid is None else [Attachment(network, *one) for one in valid]
+        collection = Collection(network, alive, dry=dry)
+        error = ""
+        try:
+            plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
+            plugin.gc(typed_call(request, plugin.DelConfig), collection)
+        except (CniError, OSError) as failure:
+            error = str(cni_error_of(failure))
+        collected.append(
+            Collected(
+                type=name,
+                found=tuple(one._asdict() for one in collection.found),
+                unasked=tuple(collection.unasked),
+                error=error,
+            )
+        )
+    return collected
+
+
+def _plugins(text: bytes) -> Iterator[dict[str, Any]]:
+    """Each plugin's configuration, with the network's name and version."""
+    try:
+        raw = decode_json(text)
+    except ValueError as error:
+        raise CniError(Code.DECODING_FAILURE, f"the configuration is no JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise CniError(Code.DECODING_FAILURE, "the configuration is no JSON object")
+    plugins = raw.get("plugins", [raw])
+    if not isinstance(plugins, list) or not all(isinstance(one, dict) for one in plugins):
+        raise CniError(Code.INVALID_CONFIG, "plugins is no list of objects")
+    for one in plugins:
+        yield {**one, "name": raw.get("name"), "cniVersion": raw.get("cniVersion")}
