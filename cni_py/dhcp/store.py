@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cni_py.kernel import state_files
 from cni_py.spec.attachment import Attachment, network_key
 
 from .interface import Place
@@ -76,8 +77,9 @@ class Store:
 
     def remove(self, attachment: Attachment) -> None:
         """Forget the record. Raises OSError."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(attachment))
+        path = self._path(attachment)
+        state_files.remove(path)
+        state_files.forget_aside(path)
 
     def has(self, attachment: Attachment) -> bool:
         """Whether there is a record."""
@@ -88,21 +90,20 @@ class Store:
         return any(name.startswith(f"{network_key(network)}-") for name in self._names())
 
     def records(self) -> Iterator[Record]:
-        """All records of this boot. Others, and what cannot be read, are removed."""
+        """All records of this boot. Others are removed, and damaged ones set aside."""
         boot = boot_id()
         for name in self._names():
             path = os.path.join(self._folder, name)
-            try:
-                with open(path, "rb") as file:
-                    record = msgspec.json.decode(file.read(), type=Record)
-            except FileNotFoundError:
+            record = state_files.load(path, Record)
+            if record is None:
                 continue
-            except msgspec.DecodeError:
-                record = None
-            if record is not None and record.boot == boot:
+            if self._path(record.attachment) != path:
+                state_files.set_aside(path, f"it is of {record.attachment.container_id}")
+            elif record.boot == boot:
                 yield record
             else:
-                os.unlink(path)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def _names(self) -> list[str]:
         try:

@@ -130,7 +130,10 @@ def _other_holder(attachment: Attachment, one: Mapped) -> str | None:
 
 def _lives(key: str) -> bool:
     record = RECORDS.by_key(key)
-    return record is not None and record.sandbox.is_alive()
+    if record is None:
+        # Nobody knows: its DEL, or GC, gives the port back.
+        return RECORDS.is_damaged(key)
+    return record.sandbox.is_alive()
 
 
 def _taken(one: Mapped, key: str) -> CniError:

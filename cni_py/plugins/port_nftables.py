@@ -78,6 +78,7 @@ _LOOKUPS = ("portifat", "portif", "portat", "port")
 _MAPS = (*_LOOKUPS, "portsnat")
 _GUARDED = "portlocalnet"
 _REFERENCE_TABLE = "cni_hostport"
+MAPPING_CHAIN = "portlookup"
 REFERENCE_CHAIN = "hostports"
 _REFERENCE_CHAINS = (REFERENCE_CHAIN, "hostip_hostports", "masquerading")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from functools import partial
@@ -106,8 +107,9 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
     with step("ports"), lock.changing_rules():
         if record is not None:
             _tear_down(record)
-        elif call.config.runtime_config.port_mappings or _has_chains(call.attachment):
+        elif call.config.runtime_config.port_mappings or _may_have_rules(call.attachment):
             _tear_down_unrecorded(call.attachment)
+            RECORDS.drop(call.attachment)
 
 
 def check(call: Call[Config]) -> None:
@@ -158,6 +160,8 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 -
 
     def against(key: str) -> str:
         """A crash leaves a record as long as anything else."""
+        if RECORDS.is_damaged(key):
+            return ""
         record = RECORDS.by_key(key)
         return evidence.against_record(record) if record else "no record tells of its mappings"
 
@@ -261,6 +265,8 @@ def _is_dead(label: str) -> bool:
     record = RECORDS.by_key(key)
     if record is not None:
         return not record.sandbox.is_alive()
+    if RECORDS.is_damaged(key):
+        return False
     with Netlink() as host:
         return not veth.is_attached(host, key)
 
@@ -306,12 +312,17 @@ def _tear_down_unrecorded(attachment: Attachment) -> None:
     teardown.finish()
 
 
-def _has_chains(attachment: Attachment) -> bool:
-    """Whether the reference plugin may have mapped ports, when nobody says so any more (W-PM3).
+def _may_have_rules(attachment: Attachment) -> bool:
+    """Whether ports may be mapped, when nobody says so any more: by the reference plugin (W-PM3),
+    or by us, and the record was damaged or lost.
 
     One look at the names of nf_tables' chains: no process is started for a container without ports.
     """
-    names = (port_iptables.chain_of(attachment), port_nftables.REFERENCE_CHAIN)
+    if RECORDS.is_damaged(attachment.key):
+        return True
+    names = [port_iptables.chain_of(attachment), port_nftables.REFERENCE_CHAIN]
+    if not os.path.isdir(RECORDS.folder):
+        names.append(port_nftables.MAPPING_CHAIN)
     return nftables_if_installed() is not None and port_nftables.chains_named(names)
 
 

@@ -1,7 +1,8 @@
 """What a plugin must know again of an attachment: a file each, which only root reads.
 
 For what the kernel cannot say: how a thing was before ADD, or what rules there were before somebody
-flushed them. Each record is of one boot, since no container outlives it.
+flushed them. Each record is of one boot, since no container outlives it. One that is damaged is set
+aside (decision 30): what it said is looked for by the labels that the attachment's key leads to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netns import cookie_inside, open_netns
 from cni_py.spec.attachment import Attachment
@@ -162,37 +164,44 @@ class Records(Generic[R]):
         """The same by the attachment's key."""
         return self._read(self._path(key))
 
+    def is_damaged(self, key: str) -> bool:
+        """Whether the attachment had a record that was damaged: it may live, and have anything."""
+        return state_files.was_set_aside(self._path(key))
+
     def drop(self, attachment: Attachment) -> None:
         """Forget the attachment. Raises KernelError."""
         path = self._path(attachment.key)
-        for one in (path, path + _NEW):
-            try:
-                os.unlink(one)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise kernel_error(f"remove {one}", error) from error
+        try:
+            for one in (path, path + _NEW):
+                state_files.remove(one)
+            state_files.forget_aside(path)
+        except OSError as error:
+            raise kernel_error(f"remove {path}", error) from error
 
     def collect(self, collection: Collection, evidence: Callable[[str], str]) -> None:
         """Forget the attachments that the collection takes, by the names of the files.
 
-        `evidence` is given an attachment's key. Raises KernelError.
+        Among them what was set aside. `evidence` is given an attachment's key. Raises KernelError.
         """
-        for name in self._names():
+        for name in self._names() + self._names(state_files.DAMAGED):
             path = f"{self.folder}/{name}"
-            key = name.split(".")[0]
+            key = name.rpartition("/")[2].split(".")[0]
             if collection.takes(f"record {path}", key, partial(evidence, key)):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+                try:
+                    state_files.remove(path)
+                except OSError as error:
+                    raise kernel_error(f"remove {path}", error) from error
 
     def every(self) -> Iterator[R]:
-        """All records of this boot; what is left of others is removed."""
+        """All records of this boot; those of others are removed, and damaged ones set aside."""
         for name in self._names():
             path = f"{self.folder}/{name}"
-            record = self._read(path) if name.endswith(_SUFFIX) else None
-            if record is not None:
+            record = self._of_any_boot(path) if name.endswith(_SUFFIX) else None
+            if record is None:
+                continue
+            if record.boot == boot_id():
                 yield record
-            elif name.endswith(_SUFFIX):
+            else:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
@@ -204,23 +213,29 @@ class Records(Generic[R]):
             if collection.takes(what, one.attachment, partial(evidence, one))
         ]
 
-    def _names(self) -> list[str]:
+    def _names(self, within: str = "") -> list[str]:
+        """The files in the folder, or in one of its folders: with that one's name before it."""
         try:
-            return sorted(os.listdir(self.folder))
-        except FileNotFoundError:
+            names = sorted(os.listdir(f"{self.folder}/{within}"))
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise kernel_error(f"list {self.folder}", error) from error
+        return [f"{within}/{name}" for name in names] if within else names
 
     def _read(self, path: str) -> R | None:
+        record = self._of_any_boot(path)
+        return record if record is not None and record.boot == boot_id() else None
+
+    def _of_any_boot(self, path: str) -> R | None:
         try:
-            with open(path, "rb") as file:
-                record = msgspec.json.decode(file.read(), type=self._kind)
-        except FileNotFoundError:
-            return None
+            record = state_files.load(path, self._kind)
         except OSError as error:
             raise kernel_error(f"read {path}", error) from error
-        except msgspec.DecodeError:
+        if record is not None and self._path(record.attachment.key) != path:
+            state_files.set_aside(path, f"it is of {record.container_id}, {record.ifname}")
             return None
-        return record if record.boot == boot_id() else None
+        return record
 
     def _created(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

@@ -7,12 +7,12 @@ undo what the other has set (decision 26).
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
 
 from . import records
@@ -62,26 +62,33 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def path_of(folder: str, attachment: Attachment) -> str:
     """Where the reference has the file too: the network's name is not in it."""
-    return f"{folder}/{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
+    return f"{folder}/{_name_of(attachment)}"
+
+
+def _name_of(attachment: Attachment) -> str:
+    return f"{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
 
 
 def read(path: str) -> tuple[bytes, Backup | None]:
-    """The file as it is, and what it says: None for no file or one that makes no sense.
+    """The file as it is, and what it says: None for no file, or a damaged one.
 
-    Raises KernelError.
+    The reference's file does not say of which boot it is: its time does. Raises KernelError.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, NotADirectoryError):
+        data = state_files.read(path) or b""
+        backup = state_files.load(path, Backup)
+        if backup is not None and backup.own is None:
+            written = os.lstat(path).st_mtime_ns
+            backup = None if state_files.is_of_earlier_boot(written) else backup
+    except FileNotFoundError:
         return b"", None
     except OSError as error:
         raise kernel_error(f"read {path}", error) from error
-    try:
-        return data, msgspec.json.decode(data, type=Backup)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        sys.stderr.write(f"cni-py: {path} is damaged and says nothing: {error}\n")
+    own = None if backup is None else backup.own
+    if own is not None and os.path.basename(path) != _name_of(own.attachment):
+        state_files.set_aside(path, f"it is of {own.container_id}, {own.ifname}")
         return data, None
+    return data, backup
 
 
 def write(path: str, backup: Backup) -> None:
@@ -106,13 +113,12 @@ def write_bytes(path: str, data: bytes) -> None:
 
 def drop(path: str) -> None:
     """Remove the file. Raises KernelError."""
-    for one in (path, path + _NEW):
-        try:
-            os.unlink(one)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise kernel_error(f"remove {one}", error) from error
+    try:
+        for one in (path, path + _NEW):
+            state_files.remove(one)
+        state_files.forget_aside(path)
+    except OSError as error:
+        raise kernel_error(f"remove {path}", error) from error
 
 
 def of_network(folder: str, network: str) -> Iterator[tuple[str, Backup, Own]]:
