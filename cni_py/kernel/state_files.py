@@ -108,7 +108,11 @@ def was_set_aside(path: str) -> bool:
 
 def forget_aside(path: str) -> None:
     """Remove what was set aside of `path`. Raises OSError."""
-    remove(_aside_of(path))
+    target = _aside_of(path)
+    if os.path.lexists(target):
+        remove(target)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(target))
 
 
 def remove(path: str) -> None:

@@ -61,6 +61,6 @@ def test_a_damaged_record(host, damage):
     left = [
         one
         for one in differences(before, dump(host)).splitlines()
-        if "cni-py" in one and "lock" not in one
+        if "cni-py" in one and "lock" not in one and not one.endswith("/ports")
     ]
     assert left == []
