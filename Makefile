@@ -6,7 +6,7 @@ SOURCES := $(shell find cni_py plugins conf -type f -not -path '*/__pycache__/*'
 # Tests wait for the kernel much of the time.
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help demo test test-vm lint bin bench schema clean
+.PHONY: help demo test test-vm lint bin bench flood schema clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
+	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
 	@echo 'make clean     remove what the other targets made'
@@ -34,6 +35,10 @@ test-vm: bin
 bench: bin
 	@tests/tools/setup bench
 	@$(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
+
+flood: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.flood $(FLOOD)
 
 lint: $(VENV)/installed
 	@tests/tools/setup lint

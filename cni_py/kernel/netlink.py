@@ -47,7 +47,7 @@ _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _NLA_TYPE_MASK = 0x3FFF
-_DUMP_ATTEMPTS = 8
+_DUMP_SECONDS = 10.0
 
 RTMGRP_LINK = 1
 
@@ -137,12 +137,17 @@ class Netlink:
         """The messages with all objects of a kind, from one consistent dump.
 
         A dump that the kernel marks as interrupted is taken again. Raises KernelError, with EINTR
-        when it was interrupted every time: half a list must not pass for the whole (W-G6).
+        when it was interrupted each time in 10 s: half a list must not pass for the whole (W-G6).
+        Raises Interrupted between two attempts.
         """
-        for _ in range(_DUMP_ATTEMPTS):
+        deadline = time.monotonic() + _DUMP_SECONDS
+        while True:
             objects, complete = self._dump_once(request)
             if complete:
                 return objects
+            if time.monotonic() > deadline:
+                break
+            interruption.point()
         raise KernelError(request.what, errno.EINTR, "the dump was interrupted each time")
 
     def events(self, deadline: float) -> Iterator[bytes]:

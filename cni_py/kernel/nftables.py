@@ -9,13 +9,17 @@ import ctypes
 import errno
 import json
 import os
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from cni_py.spec.errors import CniError, Code
 
 from . import interruption
 from .errors import KernelError
 from .netns import Identity, own_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LIBRARY = "libnftables.so.1"
 
@@ -25,6 +29,7 @@ Command = dict[str, Any]
 COMMENT_BYTES = 120
 
 _WORDS = "words"
+_ASKING_SECONDS = 10.0
 
 _ERRNO_BY_TEXT = {
     os.strerror(number): number
@@ -37,6 +42,7 @@ _ERRNO_BY_TEXT = {
         errno.EINVAL,
         errno.ENOMEM,
         errno.ENFILE,
+        errno.EINTR,
     )
 }
 
@@ -111,7 +117,8 @@ class Nftables:
 
     def listed(self, what: str, command: Command) -> list[dict[str, Any]] | None:
         """The objects that a `list` command gives; None if there is no such thing."""
-        status, output, errors = self._run_json(json.dumps({"nftables": [command]}))
+        text = json.dumps({"nftables": [command]})
+        status, output, errors = _uninterrupted(lambda: self._run_json(text))
         if status == 0:
             objects: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
             return objects
@@ -126,7 +133,8 @@ class Nftables:
         libnftables has no JSON form of this query before 1.0.8: the caller looks for its own label.
         """
         self._library.set_json_output(False)
-        status, output, errors = self._library.cmd(f"get element {table} {name} {{ {key} }}")
+        text = f"get element {table} {name} {{ {key} }}"
+        status, output, errors = _uninterrupted(lambda: self._library.cmd(text))
         if status == 0:
             listing: str = output
             return listing
@@ -144,6 +152,19 @@ class Nftables:
         self._library.set_json_output(True)
         status, output, errors = self._library.cmd(text)
         return status, output, errors
+
+
+def _uninterrupted(ask: Callable[[], tuple[int, str, str]]) -> tuple[int, str, str]:
+    """Ask again while others change the tables meanwhile; the library only reports that.
+
+    Raises Interrupted.
+    """
+    deadline = time.monotonic() + _ASKING_SECONDS
+    while True:
+        ended = ask()
+        if os.strerror(errno.EINTR) not in ended[2] or time.monotonic() > deadline:
+            return ended
+        interruption.point()
 
 
 def _error(what: str, errors: str) -> KernelError:

@@ -183,14 +183,8 @@ class Records(Generic[R]):
 
         Among them what was set aside. `evidence` is given an attachment's key. Raises KernelError.
         """
-        for name in self._names() + self._names(state_files.DAMAGED):
-            path = f"{self.folder}/{name}"
-            key = name.rpartition("/")[2].split(".")[0]
-            if collection.takes(f"record {path}", key, partial(evidence, key)):
-                try:
-                    state_files.remove(path)
-                except OSError as error:
-                    raise kernel_error(f"remove {path}", error) from error
+        names = self._names() + self._names(state_files.DAMAGED)
+        self._collect(names, collection, evidence)
 
     def every(self) -> Iterator[R]:
         """All records of this boot; those of others are removed, and damaged ones set aside."""
@@ -206,12 +200,28 @@ class Records(Generic[R]):
                     os.unlink(path)
 
     def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
-        """The records of the attachments that the collection takes; `what` they stand for."""
+        """The records of the attachments that the collection takes; `what` they stand for.
+
+        What was set aside is removed here. Raises KernelError.
+        """
+        self._collect(self._names(state_files.DAMAGED), collection, lambda _: "")
         return [
             one
             for one in self.every()
             if collection.takes(what, one.attachment, partial(evidence, one))
         ]
+
+    def _collect(
+        self, names: list[str], collection: Collection, evidence: Callable[[str], str]
+    ) -> None:
+        for name in names:
+            path = f"{self.folder}/{name}"
+            key = name.rpartition("/")[2].split(".")[0]
+            if collection.takes(f"record {path}", key, partial(evidence, key)):
+                try:
+                    state_files.remove(path)
+                except OSError as error:
+                    raise kernel_error(f"remove {path}", error) from error
 
     def _names(self, within: str = "") -> list[str]:
         """The files in the folder, or in one of its folders: with that one's name before it."""
