@@ -135,6 +135,9 @@ struct call {
     size_t count;
 };
 
+/* The one of this process: too large for the stack. */
+static struct call this_call;
+
 /* Appends one NUL-terminated string; false where it does not fit. */
 static bool append(struct call *call, const char *text)
 {
@@ -301,12 +304,11 @@ int main(int argc, char **argv)
     const char *path = getenv("CNI_PY_SOCKET");
     if (path == NULL)
         path = default_socket;
-    static struct call call;
     /* A runtime gives no arguments: with some it is a person's command, such as `dhcp daemon`. */
     if (argc > 1)
         return execute_python(name, argv);
-    if (path[0] == '\0' || !prepare_call(&call, name, streams)) {
-        close_call(&call);
+    if (path[0] == '\0' || !prepare_call(&this_call, name, streams)) {
+        close_call(&this_call);
         return execute_python(name, argv);
     }
     int server = connect_server(path);
@@ -314,7 +316,7 @@ int main(int argc, char **argv)
         return refuse(TRY_AGAIN_LATER, "the cni-py server is too busy to take the call",
                       "its queue was full for 10 seconds");
     if (server < 0) {
-        close_call(&call);
+        close_call(&this_call);
         return execute_python(name, argv);
     }
 
@@ -328,9 +330,9 @@ int main(int argc, char **argv)
     }
     sigset_t before;
     sigprocmask(SIG_BLOCK, &ending, &before);
-    bool sent = send_call(server, &call);
+    bool sent = send_call(server, &this_call);
     /* A namespace lives as long as it is open here: it is the worker's now. */
-    close_call(&call);
+    close_call(&this_call);
     int status = sent ? await_end(server) : -1;
     if (status >= 0)
         return status;

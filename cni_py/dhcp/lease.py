@@ -16,6 +16,7 @@ _DEFAULT_SECONDS = 3600
 # RFC 2131, 4.4.5.
 _T1, _T2 = 0.5, 0.875
 _LEAST_MTU = 68
+_MAC_BYTES = 6
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -33,6 +34,15 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     renew: float
     rebind: float
     expire: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a record with such a lease is damaged, as such an answer is."""
+        IPv4Address(self.address)
+        if self.server:
+            IPv4Address(self.server)
+        if len(self.server_mac) != _MAC_BYTES:
+            raise ValueError("a hardware address has 6 bytes")
+        options.require_codes(self.options)
 
     @property
     def ip(self) -> IPv4Address:

@@ -9,7 +9,7 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 SUBNET_MASK = 1
 ROUTER = 3
@@ -64,6 +64,12 @@ def code_of(name: str, key: str) -> int:
     msg = f'Can not parse option "{name}"'
     known = ", ".join(_NAMES)
     raise CniError(Code.INVALID_CONFIG, msg, f"{key} is 1 to {_MOST}, or one of {known}")
+
+
+def require_codes(options: Iterable[int]) -> None:
+    """Raises ValueError for a number that no option has."""
+    if not all(1 <= code <= _MOST for code in options):
+        raise ValueError(f"an option's code is 1 to {_MOST}")
 
 
 def addresses(options: Mapping[int, bytes], code: int) -> tuple[IPv4Address, ...]:

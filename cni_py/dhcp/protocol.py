@@ -13,6 +13,7 @@ import msgspec
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError
 
+from . import options as option_table
 from .lease import Lease
 
 DEFAULT_SOCKET = "/run/cni/dhcp.sock"
@@ -30,6 +31,10 @@ class Acquire(_Message, frozen=True, kw_only=True):
     netns: str
     options: dict[int, bytes]
     priority: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: it is no request."""
+        option_table.require_codes(self.options)
 
 
 class Kept(_Message, frozen=True, kw_only=True):

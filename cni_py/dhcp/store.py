@@ -16,6 +16,7 @@ import msgspec
 from cni_py.kernel import state_files
 from cni_py.spec.attachment import Attachment, network_key
 
+from . import options as option_table
 from .interface import Place
 from .lease import Lease
 
@@ -42,6 +43,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     lease: Lease
     applied: Lease | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: the record is damaged."""
+        option_table.require_codes(self.options)
 
 
 def boot_id() -> str:

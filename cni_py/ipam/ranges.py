@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -76,11 +77,11 @@ def range_sets(
         for index, (ranges, path) in enumerate(configured)
     )
     _require_one_per_family(sets, cni_version)
-    for index, one in enumerate(sets):
-        for other_index, other in enumerate(sets[index + 1 :], index + 1):
-            if any(_overlap(mine, theirs) for mine in one for theirs in other):
-                path = f"{configured[index][1]} and {configured[other_index][1]}"
-                raise _refusal(f"range set {index} overlaps with {other_index}", path)
+    both = _overlapping((one, index) for index, ranges in enumerate(sets) for one in ranges)
+    if both is not None:
+        index, other_index = sorted(number for _, number in both)
+        path = f"{configured[index][1]} and {configured[other_index][1]}"
+        raise _refusal(f"range set {index} overlaps with {other_index}", path)
     return sets
 
 
@@ -101,10 +102,10 @@ def _range_set(ranges: Sequence[RangeConfig], path: str, prefix: str) -> RangeSe
     if len({one.version for one in canonical}) > 1:
         msg = f"{prefix}mixed address families"
         raise _refusal(msg, f"{path} has IPv4 and IPv6 subnets: give each its own range set")
-    for index, one in enumerate(canonical):
-        for other in canonical[index + 1 :]:
-            if _overlap(one, other):
-                raise _refusal(f"{prefix}subnets {one} and {other} overlap", path)
+    both = _overlapping((one, index) for index, one in enumerate(canonical))
+    if both is not None:
+        first, second = (one for one, _ in sorted(both, key=lambda pair: pair[1]))
+        raise _refusal(f"{prefix}subnets {first} and {second} overlap", path)
     return canonical
 
 
@@ -151,8 +152,13 @@ def _ends(config: RangeConfig) -> tuple[int, int]:
     )
 
 
-def _overlap(one: Range, other: Range) -> bool:
-    return one.version == other.version and one.first <= other.last and other.first <= one.last
+def _overlapping(numbered: Iterable[tuple[Range, int]]) -> tuple[tuple[Range, int], ...] | None:
+    """Two of the ranges that overlap. Those that do not are in order once they are sorted."""
+    ordered = sorted(numbered, key=lambda pair: (pair[0].version, pair[0].first))
+    for before, after in pairwise(ordered):
+        if before[0].version == after[0].version and after[0].first <= before[0].last:
+            return before, after
+    return None
 
 
 def _require_one_per_family(sets: Iterable[RangeSet], cni_version: str) -> None:

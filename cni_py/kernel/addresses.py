@@ -94,6 +94,14 @@ def snapshot(netlink: Netlink, index: int) -> list[bytes]:
     return [one[_NLMSG_BYTES:] for one in bodies if _flags(one) & IFA_F_PERMANENT]
 
 
+def require_message(address: bytes) -> None:
+    """Raises ValueError for what cannot be an address of a `snapshot`."""
+    if len(address) < _INFO.size:
+        raise ValueError("an address's message is cut short")
+    if len(attributes(address, _INFO.size).get(_IFA_FLAGS, bytes(4))) != 4:
+        raise ValueError("an address's flags are not 32 bits")
+
+
 def put_back(index: int, name: str, address: bytes, *, flags: int = 0) -> Request:
     """The request that gives a link an address of a `snapshot`, unless it has it.
 

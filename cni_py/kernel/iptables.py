@@ -7,6 +7,7 @@ change, never once for each rule.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _LOCK_SECONDS = 10
 _RUN_SECONDS = 30
+_LISTED = re.compile(r"-[PNA] [^ ]")
 _PREFIX = {4: "iptables", 6: "ip6tables"}
 # iptables(8): 4 is a resource problem, which is what a held lock is reported as.
 _STATUS_LOCKED = 4
@@ -52,13 +54,18 @@ def rules(version: int, table: str, chain: str) -> list[str] | None:
         if any(text in error.details for text in _NO_SUCH_CHAIN):
             return None
         raise
-    return [line for line in output.splitlines() if line.startswith("-A ")]
+    return [line for line in output.split("\n") if line.startswith("-A ")]
 
 
 def listing(version: int, table: str) -> list[str]:
-    """All chains (`-P`, `-N`) and rules (`-A`) of a table. Raises IptablesError."""
+    """All chains (`-P`, `-N`) and rules (`-A`) of a table. Raises IptablesError.
+
+    A line ends at a line feed alone: a comment may have what splitlines() takes for one too. The
+    rest of a comment with a line feed in it is left out.
+    """
     arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-t", table, "-S"]
-    return _run(arguments, f"list the table {table}").splitlines()
+    lines = _run(arguments, f"list the table {table}").split("\n")
+    return [line for line in lines if _LISTED.match(line)]
 
 
 def chains(version: int, table: str) -> dict[str, list[str]]:
@@ -75,7 +82,7 @@ def chains(version: int, table: str) -> dict[str, list[str]]:
 def forward_drops(version: int) -> bool:
     """Whether what is forwarded is dropped unless a rule accepts it. Raises IptablesError."""
     arguments = [_PREFIX[version], "--wait", str(_LOCK_SECONDS), "-S", "FORWARD"]
-    return "-P FORWARD DROP" in _run(arguments, "list the chain FORWARD").splitlines()
+    return "-P FORWARD DROP" in _run(arguments, "list the chain FORWARD").split("\n")
 
 
 def quoted(text: str) -> str:

@@ -94,7 +94,9 @@ def dump(netlink: Netlink, index: int = 0) -> list[KeptRoute]:
 
 
 def read(body: bytes) -> KeptRoute:
-    """A route from its message, which has been kept."""
+    """A route from its message, which has been kept. Raises ValueError for what is none."""
+    if len(body) < _RTMSG.size:
+        raise ValueError("a route's message is cut short")
     family, length, _, _, table, protocol, scope, kind, _ = _RTMSG.unpack_from(body)
     have = attributes(body, _RTMSG.size)
     version = 4 if family == socket.AF_INET else 6

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_py.spec.addresses import default_route
+from cni_py.spec.errors import CniError, Code
 
 from .encoding import ROUTE, encoded
 from .netlink import (
@@ -41,6 +42,7 @@ _TYPE_UNICAST = 1
 _SCOPE_UNIVERSE = 0
 _ONE_BYTE_TABLES = 256
 _SCOPE_NOWHERE = 255
+_MAX_U8, _MAX_U32 = 255, 2**32 - 1
 _FLAG_CLONED = 0x200
 
 # linux/rtnetlink.h
@@ -79,8 +81,9 @@ def add(
     `source` is the address to prefer for what is sent along it. `mtu` and `advmss` are programmed
     as metrics (W-G9). One of 0.0.0.0 or :: stands for none: the destination is on the link
     (RFC 3442). Without other `flags`, a second route to the same destination is added beside the
-    first, as the reference does (K-05).
+    first, as the reference does (K-05). Raises CniError 7 for a number that no route can have.
     """
+    _require_in_range(route)
     destination = route.dst.network
     table = MAIN_TABLE if route.table is None else route.table
     scope = _SCOPE_UNIVERSE if route.scope is None else route.scope
@@ -103,6 +106,21 @@ def add(
     message += encoded(ROUTE, attributes)
     via = "" if gateway is None else f" via {gateway}"
     return Request(f"add route {destination}{via} dev {name}", RTM_NEWROUTE, message, flags)
+
+
+def _require_in_range(route: Route) -> None:
+    """The protocol sets no limits, and the kernel's messages have 32 bits, or 8 for a scope."""
+    numbers = {
+        "mtu": (route.mtu, _MAX_U32),
+        "advmss": (route.advmss, _MAX_U32),
+        "priority": (route.priority, _MAX_U32),
+        "table": (route.table or 0, _MAX_U32),
+        "scope": (route.scope or 0, _MAX_U8),
+    }
+    for key, (value, most) in numbers.items():
+        if not 0 <= value <= most:
+            msg = f"the route to {route.dst} has the {key} {value}"
+            raise CniError(Code.INVALID_CONFIG, msg, f"{key} is 0 to {most}")
 
 
 def delete_connected(index: int, name: str, subnet: Network) -> Request:

@@ -32,6 +32,11 @@ class Record(records.Record, frozen=True, kw_only=True):
     up: bool
     addresses: tuple[bytes, ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: a record with such addresses is damaged."""
+        for one in self.addresses:
+            addresses.require_message(one)
+
     @property
     def is_hardware(self) -> bool:
         """Whether the kernel returns the device when its namespace ends."""

@@ -109,6 +109,12 @@ class Record(records.Record, frozen=True, kw_only=True):
     parsed: dict[int, list[dict[str, Any]]] = msgspec.field(default_factory=dict)
     interface: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: a record that contradicts itself is damaged."""
+        have = {ip_interface(one).version for one in self.addresses}
+        if not have.issuperset(self.versions):
+            raise ValueError("a mapping has no address to lead to")
+
     @property
     def versions(self) -> list[int]:
         """The IP versions that are mapped."""

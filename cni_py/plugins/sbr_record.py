@@ -44,6 +44,15 @@ class Record(records.Record, frozen=True, kw_only=True):
     removed: tuple[bytes, ...]
     replaced: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: a record that cannot be undone is damaged."""
+        for rule in self.rules:
+            parse_ip(rule.source)
+        for route in self.removed:
+            kept_routes.read(route)
+        for subnet in self.replaced:
+            parse_cidr(subnet)
+
 
 RECORDS = records.Records("/run/cni-py/sbr", Record)
 

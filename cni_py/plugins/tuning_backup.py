@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import state_files
+from cni_py.kernel import addresses, kept_routes, state_files
 from cni_py.kernel.errors import kernel_error
 
 from . import records
@@ -43,6 +43,13 @@ class Own(records.Record, frozen=True, kw_only=True):
     sysctls: dict[str, SysctlValue] = msgspec.field(default_factory=dict)
     addresses: tuple[bytes, ...] = ()
     routes: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a file with such addresses or routes is damaged."""
+        for one in self.addresses:
+            addresses.require_message(one)
+        for one in self.routes:
+            kept_routes.read(one)
 
 
 class Backup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,9 +1,10 @@
 """`make flood`: hundreds of containers, dozens of calls at once, some of them killed.
 
-Each container is called as a runtime calls it, one call after another: ADD of a network's plugins in
-turn with the result handed on, CHECK and DEL with the cached result, and a DEL after whatever failed
-or was killed. Calls of different containers overlap, GC comes in between, and SIGKILL hits callers,
-workers, and the server. At the end everything is detached, and the host must be as it was before.
+Each container is called as a runtime calls it, one call after another: ADD of a network's plugins
+in turn with the result handed on, CHECK and DEL with the cached result, and a DEL after whatever
+failed or was killed. Calls of different containers overlap, GC comes in between, and SIGKILL hits
+callers, workers, and the server. At the end everything is detached, and the host must be as it was
+before.
 
     PYTHONPATH=tests .venv/bin/python -m faults.flood --seconds 300 --served warm
 """
@@ -144,7 +145,7 @@ class Counts:
                 self.notes.append(f"{kind}: {note}")
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """The call was killed, by us."""
 
 
@@ -283,7 +284,7 @@ class Flood:
                     given = config if result is None else config | {"prevResult": result}
                     output = self._call(config["type"], "ADD", given, one, dice)
                     result = json.loads(output)
-            except Interruption:
+            except InterruptionError:
                 pass
             except CallError as error:
                 self.counts.wrong("failed ADD", str(error))
@@ -315,7 +316,7 @@ class Flood:
             try:
                 for config in one.network.configs(one.index, prevResult=one.result):
                     self._call(config["type"], "CHECK", config, one, dice)
-            except Interruption:
+            except InterruptionError:
                 pass
             except CallError as error:
                 self.counts.wrong("failed CHECK", str(error))
@@ -329,7 +330,7 @@ class Flood:
             try:
                 for config in reversed(one.network.configs(one.index, **extra)):
                     self._call(config["type"], "DEL", config, one, dice)
-            except Interruption:
+            except InterruptionError:
                 pass
             except CallError as error:
                 self.counts.wrong("failed DEL", str(error))
@@ -359,7 +360,7 @@ class Flood:
             for config in network.configs(0, **extra):
                 config.pop("runtimeConfig", None)
                 self._call(config["type"], "GC", config, None, dice)
-        except Interruption:
+        except InterruptionError:
             pass
         except CallError as error:
             self.counts.wrong("failed GC", str(error))
@@ -393,13 +394,13 @@ class Flood:
         self.counts.call(verb, took)
         if status is None:
             self.counts.kill(f"{verb} calls")
-            raise Interruption
+            raise InterruptionError
         if kill_after is None:
             self._typical[key] = 0.9 * self._typical.get(key, took) + 0.1 * took
         if status == 0:
             return output
         if _LOST_WORKER in output:
-            raise Interruption
+            raise InterruptionError
         who = "" if one is None else f" of {one.container.id}"
         raise CallError(f"{plugin} {verb}{who}: {' '.join(output.split())[:400]}")
 
@@ -610,10 +611,11 @@ def _write(path: Path, given: argparse.Namespace, columns: list[list[str]]) -> N
 
     lines = zip(ROWS, *(column[1:] for column in columns), strict=True)
     text = (
-        f"{given.containers} containers, half of them also on a second network with bridge, portmap, "
-        f"firewall, bandwidth and tuning; {given.at_once} calls at once; seed {given.seed}; written "
-        "by\n`make flood FLOOD='--document docs/reliability.md --reference FOLDER'`.\n\n"
-        + table(("", *(column[0] for column in columns)), lines)
+        f"{given.containers} containers, half of them also on a second network with bridge, "
+        "portmap,\nfirewall, bandwidth and tuning; "
+        f"{given.at_once} calls at once; seed {given.seed}. Written by\n`make flood "
+        f"FLOOD='--seconds {given.seconds:.0f} --reference FOLDER --document docs/reliability.md'`."
+        "\n\n" + table(("", *(column[0] for column in columns)), lines)
     )
     write_document(path, {"flood": text})
 

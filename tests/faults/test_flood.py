@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.mark.slow
 @pytest.mark.parametrize("served", ["standalone", "warm"])
 def test_flood(host: Host, served: str) -> None:
-    """[W-G6, W-HL3] Calls at once and SIGKILLs: no trouble for anybody else, and nothing is left."""
+    """[W-G6, W-HL3] Calls at once and SIGKILLs: no trouble for others, and nothing is left."""
     if served == "warm":
         host.serve()
     options = Options(seconds=6, containers=40, at_once=16, served=served)
