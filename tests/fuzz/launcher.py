@@ -1,0 +1,75 @@
+"""The launcher's target: built with clang, libFuzzer and the sanitizers for addresses and C."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = "launcher"
+SOURCE = Path(__file__).parent / "launcher.c"
+# Three parts with two bytes of length each.
+LARGEST_BYTES = 3 * (2 + 0xFFFF) + 3
+
+WORDS = [
+    *(b"CNI_PY_SOCKET=", b"CNI_NETNS=/run/netns/c1", b"CNI_COMMAND=STATUS", b"CNI_ARGS=", b"CNI1"),
+    *(b"\1\0A", b"\1\0W", b"\2\0X\0", b"\2\0X\1", b"\3\0E{}", b"/opt/cni/bin/bridge", b"\0"),
+]
+_ENVIRONMENT = b"CNI_COMMAND=ADD\0CNI_NETNS=/run/netns/c1\0CNI_ARGS=A=B\0PATH=/bin\0"
+_NO_SOCKET = b"CNI_PY_SOCKET=\0CNI_COMMAND=STATUS\0"
+_LONG_SOCKET = b"CNI_PY_SOCKET=/" + b"x" * 107 + b"\0"
+
+
+def seeds() -> Iterator[bytes]:
+    """Every answer of a server, every flag, and environments of several sizes."""
+    begun, writing, ended, refused = b"A", b"W", b"X\0", b'E{"code": 4}'
+    dialogues = (
+        (begun, writing, ended),
+        (begun, ended),
+        (begun,),
+        (begun, writing),
+        (refused,),
+        (begun, b"X\0\0", b"X", b"?", b"E", b"X\7"),
+        (b"E" + b"x" * 5000,),
+        (),
+    )
+    for said in dialogues:
+        yield _input(0, 1, 0, _ENVIRONMENT, b"/opt/cni/bin/bridge", said)
+    for bit in range(8):
+        yield _input(1 << bit, 1, 0, _ENVIRONMENT, b"bridge", dialogues[0])
+    for environment in (_NO_SOCKET, _LONG_SOCKET, b"", b"A=" + b"x" * 60000 + b"\0"):
+        for repeated in (0, 1, 2, 255):
+            yield _input(0, 3, repeated, environment, b"/", dialogues[0])
+
+
+def _input(
+    flags: int, folder: int, repeated: int, environment: bytes, name: bytes, said: tuple[bytes, ...]
+) -> bytes:
+    answers = b"".join(map(_part, said))
+    parts = b"".join(map(_part, (environment, name, answers)))
+    return bytes((flags, folder, repeated)) + parts
+
+
+def _part(data: bytes) -> bytes:
+    return struct.pack("<H", len(data)) + data
+
+
+def build(folder: Path, *, fuzzer: bool = True) -> str:
+    """Compile it; returns the executable's path."""
+    clang = shutil.which("clang")
+    if clang is None:
+        raise FileNotFoundError("clang is not installed: `tests/tools/setup fuzz` installs it")
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "program"
+    kinds = "fuzzer,address,undefined" if fuzzer else "address,undefined"
+    subprocess.run(
+        [clang, "-g", "-O1", "-std=gnu11", "-Wall", "-Wno-unused-function",
+         f"-fsanitize={kinds}", "-fno-sanitize-recover=all", str(SOURCE), "-o", str(program)],
+        check=True,
+    )  # fmt: skip
+    return str(program)
