@@ -6,7 +6,10 @@ SOURCES := $(shell find cni_py plugins conf -type f -not -path '*/__pycache__/*'
 # Tests wait for the kernel much of the time.
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help demo test test-vm lint bin bench flood schema clean
+# How long `make fuzz` has for each of its targets, in seconds.
+FUZZ_SECONDS ?= 20
+
+.PHONY: help demo test test-vm lint bin bench flood fuzz schema clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -15,6 +18,7 @@ help:
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
+	@echo 'make fuzz      hostile input to everything that reads some: FUZZ_SECONDS=20 for each target'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
 	@echo 'make clean     remove what the other targets made'
@@ -40,6 +44,10 @@ flood: bin
 	@tests/tools/setup test
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.flood $(FLOOD)
 
+fuzz: bin $(VENV)/fuzz
+	@tests/tools/setup fuzz
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m fuzz.run --seconds $(FUZZ_SECONDS) $(FUZZ)
+
 lint: $(VENV)/installed
 	@tests/tools/setup lint
 	@$(VENV)/bin/ruff check --quiet .
@@ -63,6 +71,10 @@ $(VENV)/installed: $(VENV)/dependencies $(SOURCES) README.md LICENSE
 
 $(VENV)/dependencies: pyproject.toml tests/tools/setup
 	@tests/tools/setup venv $(VENV)
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dependencies
+	@$(PYTHON) -m pip install --quiet --group fuzz
 	@touch $@
 
 clean:

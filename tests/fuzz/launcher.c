@@ -48,7 +48,7 @@ static time_t fake_seconds;
 static int opened[16], opened_count, executed;
 static char output[MAX_OUTPUT];
 static size_t output_length;
-static bool was_reset;
+static bool was_reset, was_sent;
 static void (*handlers[64])(int);
 
 /* The system calls that the launcher makes, as the fuzzer wants them. */
@@ -88,7 +88,8 @@ static void check_sent(const struct msghdr *sent)
 {
     const uint8_t *message = sent->msg_iov->iov_base;
     size_t length = sent->msg_iov->iov_len;
-    if (length < 7 || length > 128 * 1024 || memcmp(message, "CNI1", 4) != 0 || message[length - 1])
+    /* An empty name is the shortest. */
+    if (length < 6 || length > 128 * 1024 || memcmp(message, "CNI1", 4) != 0 || message[length - 1])
         abort();
     size_t count = 0;
     if (sent->msg_controllen > 0)
@@ -104,7 +105,9 @@ static ssize_t fake_sendmsg(int fd, const struct msghdr *sent, int how)
         errno = EMSGSIZE;
         return -1;
     }
-    return sendmsg(fd, sent, how);
+    ssize_t done = sendmsg(fd, sent, how);
+    was_sent = done >= 0;
+    return done;
 }
 
 /* The next answer is sent as the launcher begins to wait; after the last one the server is gone. */
@@ -242,18 +245,56 @@ static const uint8_t *part(const uint8_t **data, size_t *size, size_t *length)
     return begins;
 }
 
-/* What the launcher may have printed: nothing, its own error, or what a server's E said. */
-static void check_output(int status)
+/* Whether the launcher has printed an error of its own, whole, and nothing else. */
+static bool is_own_error(void)
 {
-    if (status < 0 || status > 255)
-        abort();
-    if (output_length == 0 || executed > 0 || output[0] != '{')
-        return;
-    /* Its own errors are short, and whole. */
     static const char begins[] = "{\n    \"cniVersion\": \"1.1.0\",\n    \"code\": ";
-    if (output_length >= sizeof begins - 1 && memcmp(output, begins, sizeof begins - 1) == 0 &&
-        status != 1)
+    return output_length > sizeof begins && memcmp(output, begins, sizeof begins - 1) == 0 &&
+           memcmp(output + output_length - 2, "\n}", 2) == 0;
+}
+
+/* What a call that was sent, and that no signal has ended, comes to: the answers say it. */
+static void check_end(int status, const uint8_t *said, size_t left)
+{
+    bool begun = false, writing = false;
+    while (left >= 2) {
+        size_t length = (size_t)said[0] | (size_t)said[1] << 8;
+        said += 2, left -= 2;
+        if (length > left)
+            length = left;
+        size_t received = length < MAX_ANSWER_BYTES ? length : MAX_ANSWER_BYTES;
+        if (received == 2 && said[0] == 'X') {
+            if (status != said[1] || output_length > 0 || executed > 0)
+                abort();
+            return;
+        }
+        if (received > 0 && said[0] == 'E') {
+            if (status != 1 || output_length != received - 1 || executed > 0 ||
+                memcmp(output, said + 1, received - 1) != 0)
+                abort();
+            return;
+        }
+        begun = begun || (received > 0 && said[0] == 'A');
+        writing = writing || (received > 0 && said[0] == 'W');
+        said += length, left -= length;
+    }
+    /* The server went away: another may do the call only if it had not begun. */
+    if (status != 1 || (begun && executed > 0) || (begun && writing && output_length > 0) ||
+        (!(begun && writing) && !is_own_error()))
         abort();
+}
+
+static void check_output(int status, uint8_t given, const uint8_t *said, size_t left)
+{
+    if (status < 0 || status > 255 || executed > 1)
+        abort();
+    if (server_side == -1 && !was_sent) {
+        /* Nobody has heard of the call: it ends with an error of the launcher's. */
+        if (status != 1 || !is_own_error())
+            abort();
+    } else if (was_sent && !(given & SIGNALLED)) {
+        check_end(status, said, left);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -267,6 +308,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint8_t *environment = part(&data, &size, &environment_length);
     const uint8_t *called = part(&data, &size, &name_length);
     answers = part(&data, &size, &answers_left);
+    const uint8_t given = flags, *said = answers;
+    const size_t said_length = answers_left;
 
     /* On the heap, so that what is read beyond an end is seen. */
     char *texts = malloc(environment_length + 1), *name = malloc(name_length + 1);
@@ -291,12 +334,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char **before = environ;
     environ = variables;
     server_side = -1, fake_seconds = 0, opened_count = executed = 0, output_length = 0;
-    was_reset = false, pending_signal = 0;
+    was_reset = was_sent = false, pending_signal = 0;
+    memset(&this_call, 0, sizeof this_call);
     char argument[] = "daemon";
     char *argv[] = {name, flags & WITH_ARGUMENTS ? argument : NULL, NULL};
     int status = launcher_main(flags & WITH_ARGUMENTS ? 2 : 1, argv);
     environ = before;
-    check_output(status);
+    check_output(status, given, said, said_length);
     if (server_side >= 0)
         close(server_side);
     /* What the launcher has not closed goes with its process. */
@@ -307,3 +351,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(texts);
     return 0;
 }
+
+#ifdef WITHOUT_FUZZER
+#undef recv
+/* Runs each of the files once. */
+int main(int argc, char **argv)
+{
+    static uint8_t room[1 << 18];
+    for (int i = 1; i < argc; i++) {
+        FILE *file = fopen(argv[i], "rb");
+        if (file == NULL)
+            return 1;
+        size_t length = fread(room, 1, sizeof room, file);
+        fclose(file);
+        LLVMFuzzerTestOneInput(room, length);
+    }
+    printf("%d inputs\n", argc - 1);
+    return 0;
+}
+#endif

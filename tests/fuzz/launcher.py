@@ -59,17 +59,24 @@ def _part(data: bytes) -> bytes:
     return struct.pack("<H", len(data)) + data
 
 
-def build(folder: Path, *, fuzzer: bool = True) -> str:
-    """Compile it; returns the executable's path."""
-    clang = shutil.which("clang")
-    if clang is None:
+def build(folder: Path) -> str:
+    """Compile the fuzzer; returns its path."""
+    compiler = shutil.which("clang")
+    if compiler is None:
         raise FileNotFoundError("clang is not installed: `tests/tools/setup fuzz` installs it")
+    return _compiled(folder, [compiler, "-fsanitize=fuzzer"])
+
+
+def build_plain(folder: Path) -> str:
+    """Compile what runs each file that it is given once, with any compiler."""
+    compiler = shutil.which("gcc") or shutil.which("clang") or "cc"
+    return _compiled(folder, [compiler, "-DWITHOUT_FUZZER"])
+
+
+def _compiled(folder: Path, compiler: list[str]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "program"
-    kinds = "fuzzer,address,undefined" if fuzzer else "address,undefined"
-    subprocess.run(
-        [clang, "-g", "-O1", "-std=gnu11", "-Wall", "-Wno-unused-function",
-         f"-fsanitize={kinds}", "-fno-sanitize-recover=all", str(SOURCE), "-o", str(program)],
-        check=True,
-    )  # fmt: skip
+    options = ["-g", "-O1", "-std=gnu11", "-Wall", "-Wno-unused-function"]
+    options += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run([*compiler, *options, str(SOURCE), "-o", str(program)], check=True)
     return str(program)

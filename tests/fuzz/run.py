@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from . import launcher
 from . import target as shared
@@ -42,7 +43,7 @@ class Outcome(NamedTuple):
     executions: int
     coverage: int
     corpus: int
-    findings: tuple[Path, ...]
+    findings: tuple[str, ...]
 
 
 def main() -> int:
@@ -50,7 +51,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=20, help="for each target")
     parser.add_argument("--launcher-seconds", type=int, help="for the launcher (default: the same)")
-    parser.add_argument("--document", action="store_true", help="write docs/reliability.md")
+    parser.add_argument(
+        "--document",
+        action="store_true",
+        help="write each target's last run into docs/reliability.md",
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     asked = parser.parse_args()
     every = [*shared.names(), launcher.NAME]
@@ -60,18 +65,21 @@ def main() -> int:
     outcomes = []
     for name in asked.targets or every:
         is_launcher = name == launcher.NAME
-        seconds = asked.launcher_seconds if is_launcher and asked.launcher_seconds else asked.seconds
+        seconds = (
+            asked.launcher_seconds if is_launcher and asked.launcher_seconds else asked.seconds
+        )
         one = fuzz(name, seconds)
         sys.stdout.write(
             f"{one.target:12} {one.seconds:6.0f} s {one.executions:10} executions, coverage "
             f"{one.coverage:5}, corpus {one.corpus:5}, {len(one.findings)} findings\n"
         )
         for path in one.findings:
-            sys.stdout.write(f"  {path}: see {path.parent / 'log'}\n")
+            sys.stdout.write(f"  {path}: see {CACHE / name / 'log'}\n")
         sys.stdout.flush()
+        (CACHE / name / "outcome.json").write_bytes(msgspec.json.encode(one))
         outcomes.append(one)
     if asked.document:
-        _document(outcomes)
+        _document(every)
     return 1 if any(one.findings for one in outcomes) else 0
 
 
@@ -115,9 +123,9 @@ def fuzz(name: str, seconds: int) -> Outcome:
             check=False,
         ).returncode
     said = log.read_bytes()
-    findings = tuple(sorted(set(folder.glob("finding-*")) - before))
+    findings = tuple(sorted(map(str, set(folder.glob("finding-*")) - before)))
     if status != 0 and not findings:
-        findings = (log,)
+        findings = (str(log),)
     states = _STATUS.findall(said)
     executions, coverage = (int(states[-1][0]), int(states[-1][1])) if states else (0, 0)
     runs = _RUNS.search(said)
@@ -151,8 +159,12 @@ def _quoted(word: bytes) -> str:
     )
 
 
-def _document(outcomes: list[Outcome]) -> None:
-    """Write the table `fuzz`; `bench/` has what writes tables."""
+def _document(every: list[str]) -> None:
+    """Write the table `fuzz` of each target's last run; `bench/` has what writes tables."""
+    files = [CACHE / name / "outcome.json" for name in every]
+    outcomes = [
+        msgspec.json.decode(one.read_bytes(), type=Outcome) for one in files if one.exists()
+    ]
     sys.path.append(str(shared.ROOT / "bench"))
     from tables import table, write_document
 
@@ -168,8 +180,10 @@ def _document(outcomes: list[Outcome]) -> None:
     ]
     head = ("target", "minutes", "inputs", "edges covered", "findings")
     text = (
-        "Made by `make fuzz FUZZ='--document'`; the corpus of earlier runs is where a run begins. The "
-        "targets are described in `tests/fuzz/targets/`, the launcher's in `tests/fuzz/launcher.c`.\n\n"
+        "Made by `make fuzz FUZZ='--document'` of each target's last run, which begins with the\n"
+        "corpus of those before. What a target is stands in `tests/fuzz/targets/`, the\n"
+        "launcher's in `tests/fuzz/launcher.c`; what was found in\n"
+        "`tests/fuzz/test_findings.py`.\n\n"
     )
     write_document(DOCUMENT, {"fuzz": text + table(head, rows)})
 

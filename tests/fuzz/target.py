@@ -66,6 +66,11 @@ def split(data: bytes) -> tuple[list[str], bytes]:
     return head.decode(errors="replace").split(), rest
 
 
+def require_told(error: ValueError) -> None:
+    """What a ValueError says goes into the message of a CniError."""
+    assert str(error), repr(error)
+
+
 def require_reportable(error: CniError, data: bytes) -> None:
     """The error has the shape that the protocol asks for, and is not much longer than the input."""
     assert type(error.code) is int, error.code
@@ -86,8 +91,8 @@ def configurations() -> list[dict[str, Any]]:
     found = []
     for path in sorted(CONFIGURATIONS.glob("*.conflist")):
         whole = json.loads(path.read_text())
-        for one in whole["plugins"]:
-            found.append({"cniVersion": whole["cniVersion"], "name": whole["name"], **one})
+        common = {"cniVersion": whole["cniVersion"], "name": whole["name"]}
+        found += [{**common, **one} for one in whole["plugins"]]
     return found
 
 
@@ -153,7 +158,7 @@ def mutated_json(data: bytes, most: int, seed: int, mutate: Mutate) -> bytes:
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         value = _changed(value, draw, depth=0)
     if draw.random() < 0.1:
-        head = draw.choice(_heads(draw)) if draw.random() < 0.5 else head
+        head = draw.choice(_known_heads or [head])
     text = json.dumps(value, ensure_ascii=draw.random() < 0.5)
     return (head + b"\n" + text.encode(errors="surrogatepass"))[:most]
 
@@ -168,44 +173,50 @@ def prepare(seeds: Iterable[bytes]) -> None:
     _known_keys[:] = sorted(schema_keys() | {"prevResult", *RESULT, *RESULT["routes"][0]})  # type: ignore[index]
 
 
-def _heads(draw: random.Random) -> list[bytes]:
-    return [draw.choice(_known_heads)] if _known_heads else [b""]
-
-
 def _changed(value: Any, draw: random.Random, depth: int) -> Any:
     """`value` with one change, somewhere."""
     if isinstance(value, dict) and value and (depth == 0 or draw.random() < 0.8):
-        made = dict(value)
-        key = draw.choice(list(made))
-        match draw.randrange(8):
-            case 0:
-                del made[key]
-            case 1:
-                made[draw.choice(_known_keys or ["a"])] = draw.choice(_VALUES)
-            case 2:
-                made[draw.choice((key.upper(), key.lower(), key.title()))] = draw.choice(_VALUES)
-            case _:
-                made[key] = _changed(made[key], draw, depth + 1)
-        return made
+        return _changed_object(value, draw, depth)
     if isinstance(value, list) and value and draw.random() < 0.8:
-        made_list = list(value)
-        at = draw.randrange(len(made_list))
-        match draw.randrange(6):
-            case 0:
-                del made_list[at]
-            case 1:
-                made_list.insert(at, made_list[at])
-            case 2:
-                made_list.append(draw.choice(_VALUES))
-            case _:
-                made_list[at] = _changed(made_list[at], draw, depth + 1)
-        return made_list
+        return _changed_list(value, draw, depth)
     if isinstance(value, int) and not isinstance(value, bool) and draw.random() < 0.5:
         return value + draw.choice((-1, 1, 7, 2**16, 2**31, 2**32))
     if isinstance(value, str) and value and draw.random() < 0.4:
         at = draw.randrange(len(value))
-        return value[:at] + draw.choice(("", "0", "/", ".", "é", "\0", "-", value)) + value[at + 1 :]
+        return (
+            value[:at] + draw.choice(("", "0", "/", ".", "é", "\0", "-", value)) + value[at + 1 :]
+        )
     return draw.choice(_VALUES)
+
+
+def _changed_object(value: dict[str, Any], draw: random.Random, depth: int) -> dict[str, Any]:
+    made = dict(value)
+    key = draw.choice(list(made))
+    match draw.randrange(8):
+        case 0:
+            del made[key]
+        case 1:
+            made[draw.choice(_known_keys or ["a"])] = draw.choice(_VALUES)
+        case 2:
+            made[draw.choice((key.upper(), key.lower(), key.title()))] = draw.choice(_VALUES)
+        case _:
+            made[key] = _changed(made[key], draw, depth + 1)
+    return made
+
+
+def _changed_list(value: list[Any], draw: random.Random, depth: int) -> list[Any]:
+    made = list(value)
+    at = draw.randrange(len(made))
+    match draw.randrange(6):
+        case 0:
+            del made[at]
+        case 1:
+            made.insert(at, made[at])
+        case 2:
+            made.append(draw.choice(_VALUES))
+        case _:
+            made[at] = _changed(made[at], draw, depth + 1)
+    return made
 
 
 def words(seeds: Iterable[bytes], extra: Iterable[str] = ()) -> list[bytes]:

@@ -27,8 +27,7 @@ from cni_py.skel import EXECUTABLES
 from cni_py.spec.call import gate_version, read_request, typed_call, valid_attachments
 from cni_py.spec.environment import VERBS, Environment
 from cni_py.spec.errors import CniError
-
-from ..target import RESULT, configurations, require_reportable, split
+from fuzz.target import RESULT, configurations, require_reportable, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +57,9 @@ def seeds() -> Iterator[bytes]:
     yield _seed("host-device", "ADD", {**_BASE, "hwaddr": "02:00:00:00:00:07"})
     yield _seed("host-device", "ADD", {**_BASE, "pciBusID": "0000:00:04.0"})
     yield _seed("host-device", "ADD", {**_BASE, "kernelpath": "/sys/devices/pci0000:00/x"})
-    yield _seed("host-local", "ADD", {**_BASE, "ipam": _OLDER, "args": {"cni": {"ips": ["10.1.0.9"]}}})
+    yield _seed(
+        "host-local", "ADD", {**_BASE, "ipam": _OLDER, "args": {"cni": {"ips": ["10.1.0.9"]}}}
+    )
 
 
 def _seed(plugin: str, verb: str, configuration: dict[str, Any]) -> bytes:
@@ -133,7 +134,9 @@ def _call(name: str, request: Request) -> Call[Any]:
 
 def _bridge(call: Call[Any]) -> None:
     plan = bridge_config.plan_of(call)
-    links.create_bridge(call.config.bridge, mtu=plan.mtu, mac=plan.mac, vlan_filtering=True, group=1)
+    links.create_bridge(
+        call.config.bridge, mtu=plan.mtu, mac=plan.mac, vlan_filtering=True, group=1
+    )
 
 
 def _bandwidth(call: Call[Any]) -> None:

@@ -14,8 +14,7 @@ from cni_py.kernel import addresses, dhcp_messages, routes
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.conversion import to_wire
 from cni_py.spec.errors import CniError
-
-from ..target import require_reportable, split
+from fuzz.target import require_reportable, require_told, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +24,8 @@ _MAC = bytes.fromhex("020000000001")
 _OPTIONS = {
     1: b"\xff\xff\xff\0", 3: b"\n\1\0\1", 6: b"\n\1\0\1\n\1\0\2", 12: b"h", 15: b"a.b c.d",
     26: b"\5\xdc", 33: b"\n\2\0\0\n\1\0\1", 51: b"\0\0\1\0", 54: b"\n\1\0\1", 56: b"no",
-    58: b"\0\0\0\x20", 59: b"\0\0\0\x40", 119: b"\1a\1b\0\1c\xc0\2", 121: b"\x08\n\n\1\0\1\0\n\1\0\1",
+    58: b"\0\0\0\x20", 59: b"\0\0\0\x40",
+    119: b"\1a\1b\0\1c\xc0\2", 121: b"\x08\n\n\1\0\1\0\n\1\0\1",
 }  # fmt: skip
 
 
@@ -36,7 +36,9 @@ def seeds() -> Iterator[bytes]:
         )
         data = dhcp_messages.encode(message)
         yield b"message\n" + data
-        packet = bytearray(dhcp_messages.datagram(data, IPv4Address("10.1.0.1"), dhcp_messages.BROADCAST))
+        packet = bytearray(
+            dhcp_messages.datagram(data, IPv4Address("10.1.0.1"), dhcp_messages.BROADCAST)
+        )
         packet[20:24] = bytes((0, 67, 0, 68))
         yield b"packet\n" + bytes(packet)
     attachment = Attachment("n", "c", "e")
@@ -44,11 +46,15 @@ def seeds() -> Iterator[bytes]:
         protocol.Acquire(attachment=attachment, netns="/n", options={61: b"id"}),
         protocol.Kept(), protocol.LookUp(attachment=attachment),
         protocol.Release(attachment=attachment), protocol.Ping(),
-        protocol.Collect(network="n", valid=(attachment,)),
+        protocol.List(network="n"),
     ):  # fmt: skip
         yield b"asked\n" + protocol.line(asked)
     got = lease.lease_of(IPv4Address("10.1.0.9"), _OPTIONS, _MAC, 1.0)
-    for answer in (protocol.Found(lease=got), protocol.Failed(code=11, msg="m"), protocol.Begun(seconds=3.0)):
+    for answer in (
+        protocol.Found(lease=got),
+        protocol.Failed(code=11, msg="m"),
+        protocol.Begun(seconds=3.0),
+    ):
         yield b"answer\n" + protocol.line(answer)
 
 
@@ -67,7 +73,7 @@ def run(data: bytes) -> None:
             case _:
                 _message(content)
     except ValueError as error:
-        assert str(error)
+        require_told(error)
     except CniError as error:
         require_reportable(error, data)
 

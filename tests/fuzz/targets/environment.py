@@ -12,8 +12,7 @@ from cni_py.spec.attachment import Attachment
 from cni_py.spec.environment import read_environment
 from cni_py.spec.errors import CniError
 from cni_py.spec.names import MAX_IFNAME_BYTES, validate_device_name, validate_new_ifname
-
-from ..target import require_reportable
+from fuzz.target import require_reportable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ def seeds() -> Iterator[bytes]:
 
 def run(data: bytes) -> None:
     pairs = (one.split("=", 1) for one in os.fsdecode(data).split("\0") if "=" in one[1:])
-    environ = {key: value for key, value in pairs}
+    environ = dict(pairs)
     args = environ.get("CNI_ARGS", "")
     for one in (
         lambda: read_environment(environ),
@@ -49,7 +48,9 @@ def run(data: bytes) -> None:
         lambda: static._from_args(args),
         lambda: requested_mac(Mac(), Args(), args),
         lambda: validate_device_name(args, "key"),
-        lambda: dhcp._provided(dhcp._Ipam(provide=(dhcp._Provide(option="12", from_arg="A"),)), args),
+        lambda: dhcp._provided(
+            dhcp._Ipam(provide=(dhcp._Provide(option="12", from_arg="A"),)), args
+        ),
         lambda: _names(environ),
     ):
         try:
@@ -59,7 +60,7 @@ def run(data: bytes) -> None:
 
 
 def _names(environ: dict[str, str]) -> None:
-    """What is derived from names that were let through is fit for the kernel and the file system."""
+    """What is derived from names that were let through is fit for the kernel and for files."""
     environment = read_environment(environ)
     if not (environment.container_id and environment.ifname):
         return

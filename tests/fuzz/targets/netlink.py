@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import addresses, conntrack, kept_routes, links, rule_events, rules, tc
@@ -33,23 +34,43 @@ def seeds() -> Iterator[bytes]:
     have += transport.attribute(18, transport.attribute(1, b"veth\0") + transport.attribute(2, b""))
     yield b"\0" + _message(16, link + have) + _message(3, bytes(4))
     yield b"\1" + _message(2, struct.pack("=i", -17) + _HEADER.pack(16, 16, 5, 1, 0), 0x100)
-    yield b"\1" + _message(2, struct.pack("=i", -22) + bytes(16) + transport.attribute(1, b"no\0"), 0x300)
+    yield b"\1" + _message(
+        2, struct.pack("=i", -22) + bytes(16) + transport.attribute(1, b"no\0"), 0x300
+    )
     address = bytes((2, 24, 0x80, 0, 2, 0, 0, 0)) + transport.attribute(1, b"\n\1\0\2")
     yield b"\2" + _message(20, address + transport.attribute(8, struct.pack("=I", 0x80)))
     route = bytes((2, 8, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0)) + transport.attribute(1, b"\n\0\0\0")
-    route += transport.attribute(9, struct.pack("=HBBi", 8, 0, 0, 2)) + transport.attribute(5, b"\n\1\0\1")
+    route += transport.attribute(9, struct.pack("=HBBi", 8, 0, 0, 2)) + transport.attribute(
+        5, b"\n\1\0\1"
+    )
     yield b"\3" + _message(24, route) + _message(3, bytes(4))
     rule = bytes((2, 0, 32, 0, 100, 0, 0, 1, 0, 0, 0, 0)) + transport.attribute(2, b"\n\1\0\2")
     yield b"\4" + _message(32, rule)
-    ends = transport.attribute(1, transport.attribute(1, b"\n\1\0\2") + transport.attribute(2, b"\n\1\0\3"))
+    ends = transport.attribute(
+        1, transport.attribute(1, b"\n\1\0\2") + transport.attribute(2, b"\n\1\0\3")
+    )
     proto = transport.attribute(2, transport.attribute(1, b"\6") + transport.attribute(3, b"\0P"))
-    flow = bytes((2, 0, 0, 0)) + transport.attribute(1, ends + proto) + transport.attribute(2, ends + proto)
+    flow = (
+        bytes((2, 0, 0, 0))
+        + transport.attribute(1, ends + proto)
+        + transport.attribute(2, ends + proto)
+    )
     yield b"\5" + _message(0x100, flow)
-    qdisc = bytes(4) + struct.pack("=iIII", 2, 0x10000, 0xFFFFFFFF, 0) + transport.attribute(1, b"u32\0")
-    qdisc += transport.attribute(2, transport.attribute(5, bytes(16)) + transport.attribute(1, bytes(4)))
+    qdisc = (
+        bytes(4)
+        + struct.pack("=iIII", 2, 0x10000, 0xFFFFFFFF, 0)
+        + transport.attribute(1, b"u32\0")
+    )
+    qdisc += transport.attribute(
+        2, transport.attribute(5, bytes(16)) + transport.attribute(1, bytes(4))
+    )
     yield b"\6" + _message(36, qdisc)
     gone = bytes(4) + transport.attribute(1, b"cni_py\0")
-    yield b"\7" + _message(0x0A02, gone) + _message(0x0A05, bytes(4) + transport.attribute(3, b"CNI-FORWARD\0"))
+    yield (
+        b"\7"
+        + _message(0x0A02, gone)
+        + _message(0x0A05, bytes(4) + transport.attribute(3, b"CNI-FORWARD\0"))
+    )
 
 
 class _Fed(Netlink):
@@ -96,8 +117,8 @@ def run(data: bytes) -> None:
     for _, flags, _, body in messages:
         for decode in DECODERS:
             _tolerating(decode, body)
-        _tolerating(lambda body: transport._acknowledgement(flags, body), body)
-        _tolerating(lambda body: transport._end_of_dump(flags, body), body)
+        for read in (transport._acknowledgement, transport._end_of_dump):
+            _tolerating(partial(read, flags), body)
     _get(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import shutil
 import tempfile
 from contextlib import redirect_stderr
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cni_py.dhcp import client
 from cni_py.dhcp import lease as dhcp_lease
 from cni_py.dhcp import store as dhcp_store
 from cni_py.dhcp.interface import Place
 from cni_py.ipam.index import Owner, Sandbox
 from cni_py.ipam.ranges import Range, RangeConfig, range_sets
 from cni_py.ipam.store import Store
-from cni_py.kernel import addresses, kept_routes
+from cni_py.kernel import addresses, dhcp_messages, kept_routes
 from cni_py.kernel.netlink import attribute
 from cni_py.plugins import (
     firewall_record,
@@ -30,9 +32,9 @@ from cni_py.plugins import (
 )
 from cni_py.spec.addresses import parse_cidr, parse_ip
 from cni_py.spec.attachment import Attachment
+from cni_py.spec.collection import Collection
 from cni_py.spec.errors import CniError
-
-from ..target import require_reportable, split
+from fuzz.target import require_reportable, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +61,9 @@ def folder() -> str:
     """Where the files are; it goes with the process."""
     import atexit
 
-    made = tempfile.mkdtemp(prefix="cni-py-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    made = tempfile.mkdtemp(
+        prefix="cni-py-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+    )
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
 
@@ -72,15 +76,27 @@ def seeds() -> Iterator[bytes]:
             **common, backend="iptables", addresses=("10.1.0.2",), bridge="cni0", policy="isolated"
         ),
         "host-device": host_device_record.Record(
-            **common, name="eth7", kind="dummy", mac="02:00:00:00:00:01", permanent_mac="",
-            parent="", mtu=1500, alias="", up=True, addresses=(_ADDRESS,),
+            **common,
+            name="eth7",
+            kind="dummy",
+            mac="02:00:00:00:00:01",
+            permanent_mac="",
+            parent="",
+            mtu=1500,
+            alias="",
+            up=True,
+            addresses=(_ADDRESS,),
         ),
         "portmap": port_mappings.Record(
-            **common, backend="nftables", addresses=("10.1.0.2/24",),
+            **common,
+            backend="nftables",
+            addresses=("10.1.0.2/24",),
             mappings=(port_mappings.Mapped(4, "tcp", "", 80, "10.1.0.2", 80),),
         ),
         "sbr": sbr_record.Record(
-            **common, rules=(sbr_record.OwnRule("10.1.0.2", 100, True),), removed=(_ROUTE,),
+            **common,
+            rules=(sbr_record.OwnRule("10.1.0.2", 100, True),),
+            removed=(_ROUTE,),
             replaced=("10.1.0.0/24",),
         ),
         "own": records.Owned(attachment=ATTACHMENT),
@@ -90,14 +106,20 @@ def seeds() -> Iterator[bytes]:
     own = tuning_backup.Own(
         **common,
         sysctls={"net/ipv4/conf/eth0/x": tuning_backup.SysctlValue(before="0", after="1")},
-        addresses=(_ADDRESS,), routes=(_ROUTE,),
+        addresses=(_ADDRESS,),
+        routes=(_ROUTE,),
     )
     backup = tuning_backup.Backup(mac="02:00:00:00:00:01", promisc=True, mtu=1500, own=own)
     yield b"tuning\n" + msgspec.json.encode(backup)
     yield b"dhcp\n" + msgspec.json.encode(_lease_record())
     yield b"state\n" + b'{"mtime":1,"boot":"x"}'
-    entry = {"container_id": "c1", "ifname": "eth0", "boot": records.boot_id(),
-             "sandbox": {"path": "/run/netns/c1", "cookie": 1}, "addresses": {"10.1.0.2": [1, 2]}}
+    entry = {
+        "container_id": "c1",
+        "ifname": "eth0",
+        "boot": records.boot_id(),
+        "sandbox": {"path": "/run/netns/c1", "cookie": 1},
+        "addresses": {"10.1.0.2": [1, 2]},
+    }
     yield b"entry\n" + msgspec.json.encode(entry)
     yield b"used\n\xff\xff\x00\x01"
     yield b"address\nc1\r\neth0"
@@ -105,17 +127,33 @@ def seeds() -> Iterator[bytes]:
 
 
 def _lease_record() -> dhcp_store.Record:
-    given = {1: b"\xff\xff\xff\0", 3: b"\n\1\0\1", 51: b"\0\0\1\0", 54: b"\n\1\0\1", 121: b"\x08\n\n\1\0\1"}
+    given = {
+        1: b"\xff\xff\xff\0",
+        3: b"\n\1\0\1",
+        51: b"\0\0\1\0",
+        54: b"\n\1\0\1",
+        121: b"\x08\n\n\1\0\1",
+    }
     lease = dhcp_lease.lease_of(parse_ip("10.1.0.9"), given, bytes(6), 1.0)  # type: ignore[arg-type]
     return dhcp_store.Record(
-        attachment=ATTACHMENT, socket="/run/cni/dhcp.sock", boot=dhcp_store.boot_id(),
+        attachment=ATTACHMENT,
+        socket="/run/cni/dhcp.sock",
+        boot=dhcp_store.boot_id(),
         place=_PLACE,
-        options={61: b"id"}, priority=0, lease=lease, applied=lease,
+        options={61: b"id"},
+        priority=0,
+        lease=lease,
+        applied=lease,
     )
 
 
 _PLACE = Place(
-    netns="/run/netns/c1", netns_id="1:2", ifname="eth0", ifindex=2, mac=bytes(6), mtu=1500,
+    netns="/run/netns/c1",
+    netns_id="1:2",
+    ifname="eth0",
+    ifindex=2,
+    mac=bytes(6),
+    mtu=1500,
     shares_mac=False,
 )
 
@@ -159,7 +197,7 @@ def _records(kind: type[records.Owned], content: bytes) -> None:
         _used(record)
         kept.save(record)
     list(kept.every())
-    kept.stale("net1", frozenset())
+    kept.taken(Collection("net1", ()), "it", lambda _: "")
     kept.drop(ATTACHMENT)
     assert kept.load(ATTACHMENT) is None
 
@@ -173,7 +211,13 @@ def _used(record: Any) -> None:
         for one in record.addresses:
             addresses.put_back(1, "eth0", one)
     if isinstance(record, port_mappings.Record):
-        list(record.versions)
+        for version in record.versions:
+            str(record.address(version))
+    if isinstance(record, sbr_record.Record):
+        for rule in record.rules:
+            parse_ip(rule.source)
+        for one in record.replaced:
+            str(parse_cidr(one).network)
 
 
 def _route(body: bytes) -> None:
@@ -202,7 +246,21 @@ def _dhcp(content: bytes) -> None:
     _put(f"{folder()}/dhcp/{ATTACHMENT.key}.json", content)
     for record in list(store.records()):
         store.save(record)
+        _resumed(record)
     store.remove(ATTACHMENT)
+
+
+def _resumed(record: dhcp_store.Record) -> None:
+    """The daemon goes on with the lease: it is told the server, and in time given back."""
+    one = client.Client(client.Identity(bytes(6), record.options), client.Terms(), random.Random(1))
+    actions = one.resume(record.lease, 1.0)
+    for _ in range(4):
+        now = min(one.deadline, 1e12) + 1.0
+        actions += one.advance(now)
+    actions += [action for action in (one.release(),) if action is not None]
+    for action in actions:
+        if isinstance(action, client.Send):
+            dhcp_messages.encode(action.message)
 
 
 @cache
