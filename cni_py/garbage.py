@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .skel import EXECUTABLES
+from . import skel
 from .spec import versions
-from .spec.call import read_request, typed_call
+from .spec.call import read_request
 from .spec.collection import Collection
 from .spec.config import decode_json
 from .spec.environment import Environment
@@ -19,8 +18,6 @@ from .spec.errors import CniError, Code, cni_error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from .spec.call import Plugin
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +66,7 @@ def collect(
     collected = []
     for config in _plugins(text):
         name = str(config.get("type"))
-        if name not in EXECUTABLES:
+        if name not in skel.EXECUTABLES:
             collected.append(Collected(type=name, unasked=(name,)))
             continue
         request = read_request(
@@ -82,8 +79,7 @@ def collect(
         collection = Collection(network, alive, dry=dry)
         error = ""
         try:
-            plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
-            plugin.gc(typed_call(request, plugin.DelConfig), collection)
+            skel.collect(name, request, collection)
         except (CniError, OSError) as failure:
             error = str(cni_error_of(failure))
         collected.append(

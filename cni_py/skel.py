@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .spec.call import Plugin, Request
+    from .spec.collection import Collection
     from .spec.environment import Environment
     from .spec.results import Result
 
@@ -237,7 +238,7 @@ def _carry_out(name: str, request: Request, output: Output) -> None:
     elif verb == "STATUS":
         plugin.status(typed_call(request, plugin.Config))
     else:
-        _collect(plugin, request)
+        _collect(name, request)
 
 
 def _print_result(result: Result, version: str, output: Output) -> None:
@@ -301,14 +302,24 @@ def _own_netns_error(request: Request) -> CniError:
     return CniError(Code.INVALID_NETNS, msg, f"CNI_NETNS is {request.environment.netns}")
 
 
-def _collect(plugin: Plugin, request: Request) -> None:
+def collect(name: str, request: Request, collection: Collection) -> None:
+    """Have the plugin `name` take away what the collection takes. Raises CniError, OSError."""
+    from .kernel import lock
+    from .spec.call import typed_call
+
+    plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
+    plugin.gc(typed_call(request, plugin.DelConfig), collection)
+    lock.collect(name, collection)
+
+
+def _collect(name: str, request: Request) -> None:
     """What goes is told on stderr, with the reason."""
-    from .spec.call import typed_call, valid_attachments
+    from .spec.call import valid_attachments
     from .spec.collection import Collection
 
     collection = Collection(request.network, valid_attachments(request))
     try:
-        plugin.gc(typed_call(request, plugin.DelConfig), collection)
+        collect(name, request, collection)
     finally:
         for line in collection.lines():
             sys.stderr.write(f"cni-py: GC: {line}\n")

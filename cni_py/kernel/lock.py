@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from cni_py.spec.attachment import Attachment
+    from cni_py.spec.collection import Collection
 
     from .netns import Netns
 
@@ -48,6 +49,51 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
         finally:
             os.close(lock)
     yield
+
+
+def collect(plugin: str, collection: Collection) -> None:
+    """Remove the files of `alone` that a killed call has left: nobody holds a lock on them."""
+    begin = f"{plugin}-{collection.prefix}"
+    try:
+        names = [one for one in os.listdir(_FOLDER) if one.startswith(begin)]
+    except OSError:
+        return
+    for name in names:
+        key = name.removeprefix(f"{plugin}-")
+        with _unheld(f"{_FOLDER}/{name}") as path:
+            if path and collection.takes(f"lock {path}", key, lambda: "no call holds it"):
+                os.unlink(path)
+
+
+def is_changing(key: str) -> bool:
+    """Whether a call of any plugin changes the attachment with that key now."""
+    try:
+        names = [one for one in os.listdir(_FOLDER) if one.endswith(f"-{key}")]
+    except OSError:
+        return False
+    return any(_is_held(f"{_FOLDER}/{name}") for name in names)
+
+
+def _is_held(path: str) -> bool:
+    with _unheld(path) as unheld:
+        return not unheld and os.path.exists(path)
+
+
+@contextmanager
+def _unheld(path: str) -> Iterator[str]:
+    """The path while nobody else can get the lock; `""` where somebody has it."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield ""
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path if _is_at(path, lock) else ""
+    except BlockingIOError:
+        yield ""
+    finally:
+        os.close(lock)
 
 
 @contextmanager

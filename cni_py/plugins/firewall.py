@@ -90,6 +90,8 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
         with teardown.step(), step("look for rules"):
             firewall_zone.forget(call.config.firewalld_zone, free)
     teardown.finish()
+    # One that was never finished.
+    RECORDS.drop(call.attachment)
 
 
 def check(call: Call[Config]) -> None:

@@ -72,7 +72,9 @@ def release(attachment: Attachment, mappings: Iterable[Mapped]) -> None:
     for one in mappings:
         path = _path(one)
         if _holder_at(path) == attachment.key:
-            _remove(path)
+            _unlink(path)
+        # Also where the call that gave the port back was killed in between.
+        _remove_empty(os.path.dirname(path))
 
 
 def release_all(is_unwanted: Callable[[str, str], bool]) -> None:
@@ -83,6 +85,12 @@ def release_all(is_unwanted: Callable[[str, str], bool]) -> None:
             key = _holder_at(path)
             if key is not None and is_unwanted(key, f"claim of port {folder} on {name}"):
                 _remove(path)
+
+
+def tidy() -> None:
+    """Remove the folders of ports that a killed call has left empty."""
+    for folder in _entries(_FOLDER):
+        _remove_empty(f"{_FOLDER}/{folder}")
 
 
 def are_any() -> bool:
@@ -158,11 +166,19 @@ def _holder_at(path: str) -> str | None:
 
 
 def _remove(path: str) -> None:
+    _unlink(path)
+    _remove_empty(os.path.dirname(path))
+
+
+def _unlink(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _remove_empty(folder: str) -> None:
     # Another address of the port may still have a link in it.
     with suppress(OSError):
-        os.rmdir(os.path.dirname(path))
+        os.rmdir(folder)
 
 
 def _entries(folder: str) -> list[str]:

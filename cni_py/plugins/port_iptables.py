@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import interruption, iptables
+from cni_py.kernel import interruption, iptables, lock
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError
 
@@ -28,7 +28,7 @@ from . import interface
 from .port_mappings import RECORDS, SET_MARK_CHAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cni_py.spec.collection import Collection
 
@@ -53,7 +53,7 @@ def set_up(record: Record) -> None:
     The first attempt is all that happens once the shared chains are there.
     """
     chain = chain_of(record.attachment)
-    with open(_IN_USE, "w"):
+    with sharing(), open(_IN_USE, "w"):
         pass
     for version in _versions(record):
         what = f"map host ports of container {record.container_id}"
@@ -86,18 +86,24 @@ def forget(attachment: Attachment) -> None:
             _forget(attachment, version)
 
 
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Let what all share neither come nor go while the block runs. Raises CniError 11."""
+    with lock.on_folder(RECORDS.folder):
+        yield
+
+
 def is_in_use() -> bool:
-    """Whether `set_up` has been called since `remove_shared`."""
+    """Whether `set_up` has been called since `remove_shared` ended."""
     return os.path.exists(_IN_USE)
 
 
 def remove_shared() -> None:
-    """Take away what all shared, where no container's rules are left in it (W-PM8)."""
-    with suppress(FileNotFoundError):
-        os.unlink(_IN_USE)
-    for version in _VERSIONS:
-        if not iptables.available(version):
-            continue
+    """Take away what all shared, where no container's rules are left in it (W-PM8).
+
+    For `sharing`, when nobody holds a port.
+    """
+    for version in filter(iptables.available, _VERSIONS):
         rules = iptables.rules(version, _NAT, _DNAT)
         if rules is None or rules:
             continue
@@ -115,6 +121,9 @@ def remove_shared() -> None:
         except iptables.IptablesError:
             if not iptables.rules(version, _NAT, _DNAT):
                 raise
+    # Last: a call that is killed before leaves it to the next one.
+    with suppress(FileNotFoundError):
+        os.unlink(_IN_USE)
 
 
 def collect(collection: Collection) -> None:

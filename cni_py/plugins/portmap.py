@@ -171,6 +171,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 -
                 localnet.forbid(name, key, _unguard)
     port_claims.release_all(lambda key, what: collection.takes(what, key, partial(against, key)))
     if not collection.dry:
+        port_claims.tidy()
         with teardown.step():
             _remove_shared()
     teardown.finish()
@@ -332,8 +333,9 @@ def _has_iptables_chain(call: Call[Config]) -> bool:
 
 
 def _remove_shared() -> None:
-    if not port_claims.are_any():
-        port_iptables.remove_shared()
+    with port_iptables.sharing():
+        if not port_claims.are_any():
+            port_iptables.remove_shared()
 
 
 # Flows that were there before.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from cni_py.kernel import state_files
+from cni_py.kernel import lock, state_files
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netns import cookie_inside, open_netns
 from cni_py.spec.attachment import Attachment
@@ -202,9 +202,11 @@ class Records(Generic[R]):
     def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
         """The records of the attachments that the collection takes; `what` they stand for.
 
-        What was set aside is removed here. Raises KernelError.
+        What was set aside or not finished is removed here. Raises KernelError.
         """
-        self._collect(self._names(state_files.DAMAGED), collection, lambda _: "")
+        unfinished = [name for name in self._names() if name.endswith(_NEW)]
+        names = unfinished + self._names(state_files.DAMAGED)
+        self._collect(names, collection, lambda _: "")
         return [
             one
             for one in self.every()
@@ -217,7 +219,8 @@ class Records(Generic[R]):
         for name in names:
             path = f"{self.folder}/{name}"
             key = name.rpartition("/")[2].split(".")[0]
-            if collection.takes(f"record {path}", key, partial(evidence, key)):
+            found = _of_nobody if name.endswith(_NEW) else evidence
+            if collection.takes(f"record {path}", key, partial(found, key)):
                 try:
                     state_files.remove(path)
                 except OSError as error:
@@ -257,6 +260,11 @@ class Records(Generic[R]):
 
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key}{_SUFFIX}"
+
+
+def _of_nobody(key: str) -> str:
+    """Why a record that is not finished never will be."""
+    return "" if lock.is_changing(key) else "the call that wrote it has ended"
 
 
 def sandbox_of(container: Netns) -> Sandbox:

@@ -128,7 +128,8 @@ def collect(collection: Collection, evidence: Evidence) -> None:
         nft = nftables_if_installed()
         if nft is None:
             return
-        for set_name in (_GUARDED, _GENUINE):
+        # In this order: DEL looks no further where a port is not guarded.
+        for set_name in (_GENUINE, _GUARDED):
             for key, label in BRIDGE.elements(nft, "set", set_name):
                 what = f"element {key} of the nftables set {set_name}"
                 if collection.takes(what, label, partial(evidence.against_pair, label)):

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fixtures.dump import differences, dump
+from fixtures.dump import dump, left_behind
 from fixtures.host import BIN, Container, Host
 from fixtures.leaks import leaks
 from fixtures.server import Server
@@ -42,8 +41,6 @@ _DEADLINE_SECONDS = 120.0
 _ATTEMPTS = 5
 # What a caller hears whose worker was killed.
 _LOST_WORKER = "the cni-py server ended during the call"
-# Of what is counted up and never given back.
-_KEPT_FILES = re.compile(r"/(lock|state|last_reserved_ip\.\d+)$|/used/")
 # Of 100 calls of a verb so many are killed.
 _KILLED = {"ADD": 6, "DEL": 5, "CHECK": 2, "GC": 10}
 _WORKER_KILL_SECONDS, _SERVER_KILL_SECONDS = 1.5, 20.0
@@ -514,28 +511,12 @@ def flood(host: Host, options: Options) -> Counts:
 
 
 def left(host: Host, before: dict[str, list[str]], *, ours: bool) -> list[str]:
-    """What there is now and was not before."""
-    found = [f"leak: {one}" for one in leaks(host)] if ours else []
-    kind = ""
-    for line in differences(before, _settled_dump(host)).splitlines():
-        if line.startswith("+++ "):
-            kind = line.split()[1]
-        elif line[:1] in "+-" and not line.startswith("--- ") and not _is_kept(kind, line):
-            found.append(f"{kind}: {line}")
-    return found
-
-
-def _settled_dump(host: Host) -> dict[str, list[str]]:
-    """The kernel takes links away a moment after their call has ended."""
+    """What there is now and was not before; the kernel takes links away a moment after their call."""
     deadline = time.monotonic() + 10
-    while True:
-        dumped = dump(host)
-        if not any('"DOWN"' in one for one in dumped["links"]) or time.monotonic() > deadline:
-            return dumped
-
-
-def _is_kept(kind: str, line: str) -> bool:
-    return kind == "files" and _KEPT_FILES.search(line) is not None
+    while any("DOWN" in one for one in left_behind(host, before)) and time.monotonic() < deadline:
+        pass
+    found = [f"leak: {one}" for one in leaks(host)] if ours else []
+    return found + left_behind(host, before)
 
 
 def table_of(counts: Counts) -> list[str]:

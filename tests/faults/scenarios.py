@@ -1,0 +1,104 @@
+"""What is struck: each plugin in a chain in which it has everything to do, and the host for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fixtures.configs import V4, V6, host_local
+from fixtures.parents import uplink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fixtures.host import Container, Host
+
+Config = dict[str, Any]
+
+_NETWORK = {"cniVersion": "1.1.0", "name": "net1"}
+_NIC_MAC = "02:00:00:00:0a:01"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A chain of plugins; what the host and each container need before.
+
+    `target` is the place of the plugin that is struck. `outlives`: what it is about survives the
+    container's namespace, so that this may vanish before the host is cleaned up. `tells`: a GC
+    without a list can know that what is left is of nobody (docs/decisions/0007).
+    """
+
+    name: str
+    chain: tuple[Config, ...]
+    target: int
+    prepare: Callable[[Host], None] = lambda _: None
+    furnish: Callable[[Container], None] = lambda _: None
+    outlives: bool = True
+    tells: bool = True
+
+    @property
+    def configs(self) -> list[Config]:
+        return [_NETWORK | one for one in self.chain]
+
+    @property
+    def plugin(self) -> str:
+        plugin: str = self.chain[self.target]["type"]
+        return plugin
+
+
+def _bridge(**keys: Any) -> Config:
+    ipam = host_local(V4, V6)
+    return {"type": "bridge", "bridge": "cni0", "enabledad": False, "ipam": ipam, **keys}
+
+
+def _uplink(host: Host) -> None:
+    uplink(host, "macvlan")
+
+
+def _nic(container: Container) -> None:
+    """A device of the host, which the container gets."""
+    host = container.host
+    host.run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "far0")
+    host.run("ip", "link", "set", "nic0", "address", _NIC_MAC, "mtu", "1400", "up")
+
+
+_FULL = _bridge(isDefaultGateway=True, ipMasq=True, macspoofchk=True)
+_PLAIN = _bridge(isGateway=True)
+_MAPPINGS = [
+    {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+    {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
+]
+_PORTS = {"type": "portmap", "snat": True, "runtimeConfig": {"portMappings": _MAPPINGS}}
+_FIREWALL = {"type": "firewall", "ingressPolicy": "isolated"}
+_RATES = {"ingressRate": 10**7, "ingressBurst": 10**6, "egressRate": 10**7, "egressBurst": 10**6}
+_BANDWIDTH = {"type": "bandwidth", **_RATES}
+_TUNING = {
+    "type": "tuning",
+    "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "500"},
+    "mac": "02:00:00:00:00:77",
+    "mtu": 1300,
+    "promisc": True,
+    "allmulti": True,
+}
+_MACVLAN = {"type": "macvlan", "master": "up0", "ipam": host_local()}
+_HOST_DEVICE = {"type": "host-device", "device": "nic0", "ipam": host_local()}
+_PTP = {"type": "ptp", "ipMasq": True, "ipam": host_local(V4, V6, routes=[{"dst": "0.0.0.0/0"}])}
+# The chain of conf/12-full.conflist: what a strike at one of its plugins leaves to the others.
+_CHAIN = (_FULL, _PORTS, _FIREWALL | {"backend": "nftables"}, _BANDWIDTH, _TUNING)
+
+SCENARIOS = (
+    Scenario("bridge", (_FULL,), 0),
+    Scenario("bridge, iptables", (_FULL | {"ipMasqBackend": "iptables"},), 0, tells=False),
+    Scenario("ptp", (_PTP,), 0),
+    Scenario("macvlan", (_MACVLAN,), 0, prepare=_uplink),
+    Scenario("tap", ({"type": "tap", "ipam": host_local()},), 0),
+    Scenario("host-device", (_HOST_DEVICE,), 0, furnish=_nic, outlives=False),
+    Scenario("portmap, iptables", (_PLAIN, _PORTS | {"backend": "iptables"}), 1),
+    Scenario("firewall, iptables", (_PLAIN, _FIREWALL | {"backend": "iptables"}), 1),
+    Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
+    *(
+        Scenario(f"chain: {one['type']}", _CHAIN, place)
+        for place, one in enumerate(_CHAIN)
+        if place
+    ),
+)
