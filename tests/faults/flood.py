@@ -511,7 +511,7 @@ def flood(host: Host, options: Options) -> Counts:
 
 
 def left(host: Host, before: dict[str, list[str]], *, ours: bool) -> list[str]:
-    """What there is now and was not before; the kernel takes links away a moment after their call."""
+    """What there is now and was not before. Links go a moment after the call that deletes them."""
     deadline = time.monotonic() + 10
     while any("DOWN" in one for one in left_behind(host, before)) and time.monotonic() < deadline:
         pass
