@@ -10,8 +10,9 @@ import msgspec
 
 from . import skel
 from .spec import versions
+from .spec.attachment import Attachment
 from .spec.call import read_request
-from .spec.collection import Collection
+from .spec.collection import Collection, Garbage
 from .spec.config import decode_json
 from .spec.environment import Environment
 from .spec.errors import CniError, Code, cni_error_of
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What one plugin of the network found: `what`, `whose`, `why` each; and what went wrong.
+    """What one plugin of the network found, and what went wrong.
 
     `unasked` are executables that GC was not passed on to.
     """
 
     type: str
-    found: tuple[dict[str, str], ...] = ()
+    found: tuple[Garbage, ...] = ()
     unasked: tuple[str, ...] = ()
     error: str = ""
 
@@ -35,8 +36,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
         """The same for a person."""
         did = "would take away" if dry else "took away"
         for one in self.found:
-            whose = f" of {one['whose']}" if one["whose"] else ""
-            yield f"{self.type}: {did} {one['what']}{whose}: {one['why']}"
+            yield f"{self.type}: {did} {one}"
         for path in self.unasked:
             yield f"{self.type}: not passed on to {path}"
 
@@ -61,8 +61,6 @@ def collect(
     `valid` is None where it is not known what lives. `path` is CNI_PATH. Raises CniError for a
     configuration that cannot be read.
     """
-    from .spec.attachment import Attachment
-
     collected = []
     for config in _plugins(text):
         name = str(config.get("type"))
@@ -85,7 +83,7 @@ def collect(
         collected.append(
             Collected(
                 type=name,
-                found=tuple(one._asdict() for one in collection.found),
+                found=tuple(collection.found),
                 unasked=tuple(collection.unasked),
                 error=error,
             )

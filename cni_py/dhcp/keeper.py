@@ -156,7 +156,7 @@ class Keeper:
         self._stop_listening()
         try:
             self._house.store.remove(self.attachment)
-        except OSError as error:
+        except CniError as error:
             self._house.log("lease stays on disk", self.attachment, error=str(error))
 
     def refuse(self, msg: str) -> None:
@@ -265,11 +265,7 @@ class Keeper:
             lease=lease,
             applied=self._applied,
         )
-        try:
-            self._house.store.save(record)
-        except OSError as error:
-            msg = f"cannot keep the lease on disk: {error.strerror}"
-            raise CniError(Code.IO_FAILURE, msg, str(error.filename)) from error
+        self._house.store.save(record)
 
     def _begin_again(self, time: float) -> None:
         """The first step after the daemon has started."""

@@ -71,20 +71,14 @@ class Store:
         os.makedirs(self._folder, 0o700, exist_ok=True)
 
     def save(self, record: Record) -> None:
-        """Write the record. Raises OSError."""
+        """Write the record. Raises KernelError."""
         self.prepare()
-        path = self._path(record.attachment)
-        new = f"{path}.new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=1))
-        os.rename(new, path)
+        data = msgspec.json.format(msgspec.json.encode(record), indent=1)
+        state_files.write(self._path(record.attachment), data)
 
     def remove(self, attachment: Attachment) -> None:
-        """Forget the record. Raises OSError."""
-        path = self._path(attachment)
-        state_files.remove(path)
-        state_files.forget_aside(path)
+        """Forget the record. Raises KernelError."""
+        state_files.forget(self._path(attachment))
 
     def has(self, attachment: Attachment) -> bool:
         """Whether there is a record."""

@@ -10,7 +10,7 @@ import msgspec
 
 from cni_py.kernel import interruption
 from cni_py.kernel.errors import unavailable
-from cni_py.kernel.netns import cookie, cookie_inside, open_netns
+from cni_py.kernel.netns import cookie, cookie_inside, open_netns, why_gone
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
 from cni_py.spec.args import load_args
@@ -294,16 +294,11 @@ def _in_sets(sets: tuple[RangeSet, ...], address: IP) -> bool:
 
 
 def _why_gone(entry: Entry) -> str:
-    """Why the recorded namespace is gone; `""` where it is there, or nobody recorded one."""
-    path = entry.sandbox.path
-    if entry.sandbox.cookie is None:
+    """Why the recorded namespace is gone; `""` where it may be there, or nobody recorded one."""
+    path, number = entry.sandbox.path, entry.sandbox.cookie
+    if number is None:
         return ""
-    opened = open_netns(path)
-    if opened is not None:
-        with opened:
-            if cookie_inside(opened) == entry.sandbox.cookie:
-                return ""
-    return f"its namespace {path} is gone"
+    return why_gone(path, lambda container: cookie_inside(container) == number)
 
 
 def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:

@@ -12,18 +12,26 @@ from cni_py.spec.errors import CniError, Code
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
+_PASSING = frozenset({
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+})  # fmt: skip
+_OF_THE_DISK = frozenset({errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS})
 
 
 class KernelError(CniError):
     """A system call or netlink request that failed.
 
     `what` names the operation and its object, `errno` is the kernel's number, `text` the extended
-    acknowledgement where there is one. Code 11 for a shortage that passes, else 999.
+    acknowledgement where there is one. Code 11 for a shortage that passes, 5 for what the disk
+    refuses, else 999.
     """
 
     def __init__(self, what: str, number: int, text: str = "") -> None:
-        code = Code.TRY_AGAIN_LATER if number in _PASSING else Code.INTERNAL
+        code = Code.INTERNAL
+        if number in _PASSING:
+            code = Code.TRY_AGAIN_LATER
+        elif number in _OF_THE_DISK:
+            code = Code.IO_FAILURE
         super().__init__(code, f"{what}: {os.strerror(number)}", text)
         self.errno = number
 

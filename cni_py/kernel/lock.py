@@ -65,20 +65,6 @@ def collect(plugin: str, collection: Collection) -> None:
                 os.unlink(path)
 
 
-def is_changing(key: str) -> bool:
-    """Whether a call of any plugin changes the attachment with that key now."""
-    try:
-        names = [one for one in os.listdir(_FOLDER) if one.endswith(f"-{key}")]
-    except OSError:
-        return False
-    return any(_is_held(f"{_FOLDER}/{name}") for name in names)
-
-
-def _is_held(path: str) -> bool:
-    with _unheld(path) as unheld:
-        return not unheld and os.path.exists(path)
-
-
 @contextmanager
 def _unheld(path: str) -> Iterator[str]:
     """The path while nobody else can get the lock; `""` where somebody has it."""

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cni_py.spec.errors import CniError
+
 from .errors import KernelError, kernel_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OWN = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
@@ -130,6 +132,21 @@ def open_netns(path: str) -> Netns | None:
         pass
     os.close(fd)
     return None
+
+
+def why_gone(path: str, is_it: Callable[[Netns], bool]) -> str:
+    """Why nobody can be in the namespace that was at `path`; `""` where somebody may be.
+
+    `is_it` tells it from another one that took its path.
+    """
+    try:
+        container = open_netns(path)
+        if container is None:
+            return f"its namespace {path} is gone"
+        with container:
+            return "" if is_it(container) else f"{path} is another namespace by now"
+    except CniError:
+        return ""
 
 
 def open_own() -> Netns:

@@ -17,8 +17,14 @@ from typing import TypeVar
 
 import msgspec
 
-DAMAGED = "damaged"
+from .errors import kernel_error
 
+DAMAGED = "damaged"
+# What a file is called until it is whole.
+NEW = ".new"
+
+_CREATING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 # Of one folder; more than that is no accident, and must not fill the disk.
 _KEPT = 256
 _MOST_BYTES = 1 << 24
@@ -32,10 +38,10 @@ _SLACK_NS = 1_000_000_000
 T = TypeVar("T")
 
 
-def read(path: str, aside: str = "") -> bytes | None:
+def read(path: str) -> bytes | None:
     """A state file's content; None without one, or where it is no file and has been set aside.
 
-    `aside` is the folder for what is damaged. Never follows a link, never waits. Raises OSError.
+    Never follows a link, never waits. Raises OSError.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,15 +50,15 @@ def read(path: str, aside: str = "") -> bytes | None:
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
-        set_aside(path, os.strerror(error.errno or 0), aside)
+        set_aside(path, os.strerror(error.errno or 0))
         return None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            set_aside(path, "it is no file", aside)
+            set_aside(path, "it is no file")
             return None
         if status.st_size > _MOST_BYTES:
-            set_aside(path, f"it has {status.st_size} bytes", aside)
+            set_aside(path, f"it has {status.st_size} bytes")
             return None
         data = os.read(fd, _CHUNK)
         while len(data) >= _CHUNK and (more := os.read(fd, _CHUNK)):
@@ -65,8 +71,11 @@ def read(path: str, aside: str = "") -> bytes | None:
 def load(path: str, kind: type[T]) -> T | None:
     """The JSON file's value; None without one, or where it was damaged. Raises OSError."""
     data = read(path)
-    if data is None:
-        return None
+    return None if data is None else decode(path, data, kind)
+
+
+def decode(path: str, data: bytes, kind: type[T]) -> T | None:
+    """The value of the JSON that was read from `path`; None where it was damaged."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -74,14 +83,14 @@ def load(path: str, kind: type[T]) -> T | None:
         return None
 
 
-def set_aside(path: str, why: str, aside: str = "") -> None:
+def set_aside(path: str, why: str) -> None:
     """Move what is at `path` out of the way, and say so on stderr.
 
     One of that name that was set aside before goes. Nothing is raised: where it cannot be moved,
     that is said too.
     """
-    folder = aside or os.path.join(os.path.dirname(path), DAMAGED)
-    target = os.path.join(folder, os.path.basename(path))
+    target = _aside_of(path)
+    folder = os.path.dirname(target)
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         remove(target)
@@ -106,13 +115,72 @@ def was_set_aside(path: str) -> bool:
     return not is_of_earlier_boot(status.st_ctime_ns)
 
 
-def forget_aside(path: str) -> None:
-    """Remove what was set aside of `path`. Raises OSError."""
-    target = _aside_of(path)
-    if os.path.lexists(target):
-        remove(target)
+def write(path: str, data: bytes) -> None:
+    """Write a file of mode 0600, and the folder of mode 0700 around it. Raises KernelError.
+
+    It appears whole. It has no name before, so a call that is killed leaves nothing; what replaces
+    another has one for a moment, and so has any on a file system without O_TMPFILE.
+    """
+    try:
+        fd = _nameless(os.path.dirname(path))
+        if fd is None:
+            fd = os.open(path + NEW, _CREATING, 0o600)
+            source = ""
+        else:
+            source = f"/proc/self/fd/{fd}"
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+            if not source or not _linked(fd, source, path):
+                if source and not _linked(fd, source, path + NEW):
+                    remove(path + NEW)
+                    _linked(fd, source, path + NEW)
+                os.rename(path + NEW, path)
+        finally:
+            os.close(fd)
+    except OSError as error:
         with suppress(OSError):
-            os.rmdir(os.path.dirname(target))
+            os.unlink(path + NEW)
+        raise kernel_error(f"write {path}", error) from error
+
+
+def _nameless(folder: str) -> int | None:
+    """A new file without a name in the folder; None where the file system has none such."""
+    flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(folder, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder, 0o700, exist_ok=True)
+            return os.open(folder, flags, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+        return None
+
+
+def _linked(fd: int, source: str, path: str) -> bool:
+    """Give the file a name; False if there is one of it."""
+    try:
+        # With a folder's descriptor, which an absolute path has no use for, the link is followed.
+        os.link(source, path, src_dir_fd=fd)
+    except FileExistsError:
+        return False
+    return True
+
+
+def forget(path: str) -> None:
+    """Remove what is at `path`, unfinished, or set aside of it. Raises KernelError."""
+    aside = _aside_of(path)
+    try:
+        remove(path)
+        remove(path + NEW)
+        if os.path.lexists(aside):
+            remove(aside)
+            with suppress(OSError):
+                os.rmdir(os.path.dirname(aside))
+    except OSError as error:
+        raise kernel_error(f"remove {path}", error) from error
 
 
 def remove(path: str) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from cni_py.kernel import lock, state_files
+from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
-from cni_py.kernel.netns import cookie_inside, open_netns
+from cni_py.kernel.netns import cookie_inside, open_netns, why_gone
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_SUFFIX, _NEW = ".json", ".new"
+_SUFFIX = ".json"
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,14 +65,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
     def why_gone(self) -> str:
         """Why nobody can be in the namespace at its path; `""` where somebody may be."""
-        try:
-            container = open_netns(self.path)
-            if container is None:
-                return f"its namespace {self.path} is gone"
-            with container:
-                return "" if self.is_it(container) else f"{self.path} is another namespace by now"
-        except CniError:
-            return ""
+        return why_gone(self.path, self.is_it)
 
 
 def find(sandbox: Sandbox, netns: str) -> Netns | None:
@@ -143,18 +136,7 @@ class Records(Generic[R]):
 
     def save(self, record: R) -> None:
         """Write the record; the file appears whole. Raises KernelError."""
-        path = self._path(record.attachment.key)
-        try:
-            fd = self._created(path + _NEW)
-            try:
-                data = msgspec.json.encode(record)
-                while data:
-                    data = data[os.write(fd, data) :]
-            finally:
-                os.close(fd)
-            os.rename(path + _NEW, path)
-        except OSError as error:
-            raise kernel_error(f"write {path}", error) from error
+        state_files.write(self._path(record.attachment.key), msgspec.json.encode(record))
 
     def load(self, attachment: Attachment) -> R | None:
         """The attachment's record, None without one, or with one of an earlier boot."""
@@ -170,13 +152,7 @@ class Records(Generic[R]):
 
     def drop(self, attachment: Attachment) -> None:
         """Forget the attachment. Raises KernelError."""
-        path = self._path(attachment.key)
-        try:
-            for one in (path, path + _NEW):
-                state_files.remove(one)
-            state_files.forget_aside(path)
-        except OSError as error:
-            raise kernel_error(f"remove {path}", error) from error
+        state_files.forget(self._path(attachment.key))
 
     def collect(self, collection: Collection, evidence: Callable[[str], str]) -> None:
         """Forget the attachments that the collection takes, by the names of the files.
@@ -202,11 +178,9 @@ class Records(Generic[R]):
     def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
         """The records of the attachments that the collection takes; `what` they stand for.
 
-        What was set aside or not finished is removed here. Raises KernelError.
+        What was set aside is removed here. Raises KernelError.
         """
-        unfinished = [name for name in self._names() if name.endswith(_NEW)]
-        names = unfinished + self._names(state_files.DAMAGED)
-        self._collect(names, collection, lambda _: "")
+        self._collect(self._names(state_files.DAMAGED), collection, lambda _: "")
         return [
             one
             for one in self.every()
@@ -219,8 +193,7 @@ class Records(Generic[R]):
         for name in names:
             path = f"{self.folder}/{name}"
             key = name.rpartition("/")[2].split(".")[0]
-            found = _of_nobody if name.endswith(_NEW) else evidence
-            if collection.takes(f"record {path}", key, partial(found, key)):
+            if collection.takes(f"record {path}", key, partial(evidence, key)):
                 try:
                     state_files.remove(path)
                 except OSError as error:
@@ -250,21 +223,8 @@ class Records(Generic[R]):
             return None
         return record
 
-    def _created(self, path: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self.folder, 0o700, exist_ok=True)
-            return os.open(path, flags, 0o600)
-
     def _path(self, key: str) -> str:
         return f"{self.folder}/{key}{_SUFFIX}"
-
-
-def _of_nobody(key: str) -> str:
-    """Why a record that is not finished never will be."""
-    return "" if lock.is_changing(key) else "the call that wrote it has ended"
 
 
 def sandbox_of(container: Netns) -> Sandbox:

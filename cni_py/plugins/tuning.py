@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cni_py.kernel import addresses, kept_routes, links, sysctl
+from cni_py.kernel import addresses, kept_routes, links, state_files, sysctl
 from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
@@ -66,7 +66,7 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
     _, backup = tuning_backup.read(path)
     if backup is not None:
         _restore_where_it_is(backup, call.netns, call.ifname)
-    tuning_backup.drop(path)
+    state_files.forget(path)
 
 
 def check(call: Call[Config]) -> None:
@@ -101,7 +101,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
             continue
         with teardown.step():
             _restore_where_it_is(backup, "", own.ifname)
-            tuning_backup.drop(path)
+            state_files.forget(path)
     teardown.finish()
 
 
@@ -157,9 +157,9 @@ def _keep(
     def undo() -> None:
         _restore(container, call.ifname, before)
         if earlier is None:
-            tuning_backup.drop(path)
+            state_files.forget(path)
         else:
-            tuning_backup.write_bytes(path, data)
+            state_files.write(path, data)
 
     call.scope.enter_context(undone_on_failure(undo))
     tuning_backup.write(path, before if earlier is None else _merged(earlier, before))

@@ -7,7 +7,6 @@ undo what the other has set (decision 26).
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from .records import Sandbox
 
-_SUFFIX, _NEW = ".json", ".new"
+_SUFFIX = ".json"
 
 
 class SysctlValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +81,10 @@ def read(path: str) -> tuple[bytes, Backup | None]:
     The reference's file does not say of which boot it is: its time does. Raises KernelError.
     """
     try:
-        data = state_files.read(path) or b""
-        backup = state_files.load(path, Backup)
+        data = state_files.read(path)
+        if data is None:
+            return b"", None
+        backup = state_files.decode(path, data, Backup)
         if backup is not None and backup.own is None:
             written = os.lstat(path).st_mtime_ns
             backup = None if state_files.is_of_earlier_boot(written) else backup
@@ -99,33 +100,8 @@ def read(path: str) -> tuple[bytes, Backup | None]:
 
 
 def write(path: str, backup: Backup) -> None:
-    """Write the file, which appears whole. Raises KernelError."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(backup), indent=1))
-
-
-def write_bytes(path: str, data: bytes) -> None:
-    """The same with its content. Raises KernelError."""
-    try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(path + _NEW, flags, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        os.rename(path + _NEW, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(path + _NEW)
-        raise kernel_error(f"write {path}", error) from error
-
-
-def drop(path: str) -> None:
-    """Remove the file. Raises KernelError."""
-    try:
-        for one in (path, path + _NEW):
-            state_files.remove(one)
-        state_files.forget_aside(path)
-    except OSError as error:
-        raise kernel_error(f"remove {path}", error) from error
+    """Write the file. Raises KernelError."""
+    state_files.write(path, msgspec.json.format(msgspec.json.encode(backup), indent=1))
 
 
 def of_network(folder: str, network: str) -> Iterator[tuple[str, Backup, Own]]:

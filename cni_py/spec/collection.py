@@ -7,7 +7,9 @@ evidently outlived its container goes: what lives and what nothing is known of s
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from .attachment import Attachment, network_key
 
@@ -20,7 +22,7 @@ _SHOWN = 20
 _NOT_LISTED = "not among the attachments that the runtime lists as valid"
 
 
-class Garbage(NamedTuple):
+class Garbage(msgspec.Struct, frozen=True):
     """What GC takes away, whose it was as far as is known, and why it goes."""
 
     what: str

@@ -20,7 +20,7 @@ from cni_py.dhcp.interface import Place
 from cni_py.ipam.index import Owner, Sandbox
 from cni_py.ipam.ranges import Range, RangeConfig, range_sets
 from cni_py.ipam.store import Store
-from cni_py.kernel import addresses, dhcp_messages, kept_routes
+from cni_py.kernel import addresses, dhcp_messages, kept_routes, state_files
 from cni_py.kernel.netlink import attribute
 from cni_py.plugins import (
     firewall_record,
@@ -238,7 +238,7 @@ def _tuning(content: bytes) -> None:
         tuning_backup.write(path, backup)
         assert tuning_backup.read(path)[1] == backup
     list(tuning_backup.of_network(f"{folder()}/tuning", "net1"))
-    tuning_backup.drop(path)
+    state_files.forget(path)
 
 
 def _dhcp(content: bytes) -> None:
