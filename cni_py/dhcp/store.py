@@ -74,7 +74,7 @@ class Store:
         """Write the record. Raises KernelError."""
         self.prepare()
         data = msgspec.json.format(msgspec.json.encode(record), indent=1)
-        state_files.write(self._path(record.attachment), data)
+        state_files.save(self._path(record.attachment), data)
 
     def remove(self, attachment: Attachment) -> None:
         """Forget the record. Raises KernelError."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cni_py.kernel import interruption
+from cni_py.kernel import interruption, state_files
 from cni_py.kernel.errors import unavailable
-from cni_py.kernel.netns import cookie, cookie_inside, open_netns, why_gone
+from cni_py.kernel.netns import cookie, open_netns
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
 from cni_py.spec.args import load_args
@@ -99,10 +98,11 @@ def add(call: Call[Config]) -> Result:
     store = _store(ipam.data_dir, call)
     with store.locked() as allocations:
         before = _supersede(allocations, owner, sets)
+        allocations.prepare(owner, _sandbox(call.netns))
         try:
-            picked = _pick_all(allocations, owner, sets, wanted, before)
+            picked = _pick_all(allocations, sets, wanted, before)
             last = {one.set_index: one.address for one in picked if one.address not in before}
-            allocations.record(owner, _sandbox(call.netns), last)
+            allocations.record(last)
             # Here and not only at the end: what interrupts it must find the undoing below.
             allocations.settle()
         except BaseException:
@@ -168,11 +168,14 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
                 collection.takes_unowned(what, "it is of an earlier boot")
             elif _is_taken(entry, collection):
                 allocations.release(entry.owner)
+        for path in allocations.set_aside():
+            if collection.takes_unowned(path, "it was damaged, and has been done without"):
+                state_files.discard(path)
 
 
 def _is_taken(entry: Entry, collection: Collection) -> bool:
     what = f"address {', '.join(entry.addresses)}"
-    evidence = partial(_why_gone, entry)
+    evidence = entry.sandbox.why_gone
     if not entry.ifname:
         return collection.takes_of_container(what, entry.container_id, evidence)
     owner = Attachment(collection.network, entry.container_id, entry.ifname)
@@ -274,7 +277,7 @@ def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...
         entry = allocations.entry(one)
         if entry is None:
             continue
-        if _why_gone(entry):
+        if entry.sandbox.why_gone():
             freed.update(allocations.release(entry.owner))
             continue
         held = [one for one in map(strip_prefix, entry.addresses) if _in_sets(sets, one)]
@@ -291,14 +294,6 @@ def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...
 
 def _in_sets(sets: tuple[RangeSet, ...], address: IP) -> bool:
     return any(_run_of(ranges, address) is not None for ranges in sets)
-
-
-def _why_gone(entry: Entry) -> str:
-    """Why the recorded namespace is gone; `""` where it may be there, or nobody recorded one."""
-    path, number = entry.sandbox.path, entry.sandbox.cookie
-    if number is None:
-        return ""
-    return why_gone(path, lambda container: cookie_inside(container) == number)
 
 
 def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:
@@ -324,7 +319,6 @@ def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:
 
 def _pick_all(
     allocations: Allocations,
-    owner: Owner,
     sets: tuple[RangeSet, ...],
     wanted: list[IP | None],
     before: frozenset[IP],
@@ -336,19 +330,17 @@ def _pick_all(
         usable = (one for one in before - gateways if _run_of(ranges, one) is not None)
         given = address or next(usable, None)
         if given is None:
-            picked.append(_pick(allocations, owner, index, ranges))
+            picked.append(_pick(allocations, index, ranges))
         else:
-            picked.append(_pick_given(allocations, owner, index, ranges, given))
+            picked.append(_pick_given(allocations, index, ranges, given))
     return picked
 
 
-def _pick_given(
-    allocations: Allocations, owner: Owner, index: int, ranges: RangeSet, address: IP
-) -> _Picked:
+def _pick_given(allocations: Allocations, index: int, ranges: RangeSet, address: IP) -> _Picked:
     run = _run_of(ranges, address)
     if run is None:
         raise ValueError(address)
-    if not allocations.claim(owner, run, address):
+    if not allocations.claim(run, address):
         msg = f"requested IP address {address} is not available in range set {describe(ranges)}"
         holder = allocations.holder(address)
         details = "" if holder is None else f"container {holder.container_id} holds it"
@@ -356,11 +348,11 @@ def _pick_given(
     return _Picked(address, run, index)
 
 
-def _pick(allocations: Allocations, owner: Owner, index: int, ranges: RangeSet) -> _Picked:
+def _pick(allocations: Allocations, index: int, ranges: RangeSet) -> _Picked:
     """The next free address after the last one that was given, round the set."""
     for run, position in _free(allocations, index, ranges):
         address = run.address(position)
-        if allocations.claim(owner, run, address):
+        if allocations.claim(run, address):
             return _Picked(address, run, index)
     raise _exhausted(index, ranges)
 

@@ -1,13 +1,13 @@
 """host-local's index on disk: `owners/`, `used/` and `state` of one network.
 
 It only ever speeds up what the allocation files decide (`store`): an entry that cannot be read is
-made anew from them. Files appear with their content or not at all; what a crash leaves half-written
-has a name of its own, which nobody reads.
+made anew from them, and what is no file is set aside (decision 30), in a folder that the reference
+does not read. Files appear with their content or not at all; what a crash leaves half-written has a
+name of its own, which nobody reads.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from hashlib import sha256
@@ -16,18 +16,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cni_py.kernel import state_files
+from cni_py.kernel.netns import cookie_inside, open_netns, why_gone
+from cni_py.spec.errors import CniError
+
 from .used_map import UsedMap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from cni_py.kernel.netns import Netns
     from cni_py.spec.addresses import IP
 
     from .ranges import Range
 
 _KEY_DIGITS = 32
-_UNFINISHED = ".new"
 _USED_NAME = re.compile(r"([0-9a-f]+)-([0-9a-f]+)-([46])")
+
+
+# Inode and mtime: what tells a file from another that took its name.
+Signature = tuple[int, int]
 
 
 class Owner(NamedTuple):
@@ -53,6 +61,24 @@ class Sandbox(msgspec.Struct, frozen=True):
     path: str = ""
     cookie: int | None = None
 
+    def why_gone(self) -> str:
+        """Why it is gone; `""` where it may be there, or nobody recorded one."""
+        return "" if self.cookie is None else why_gone(self.path, self._is_it)
+
+    def is_there(self) -> bool:
+        """Whether it certainly is, as far as its number is known."""
+        try:
+            opened = open_netns(self.path) if self.path else None
+            if opened is None:
+                return False
+            with opened:
+                return self.cookie is None or self._is_it(opened)
+        except CniError:
+            return False
+
+    def _is_it(self, container: Netns) -> bool:
+        return cookie_inside(container) == self.cookie
+
 
 class Entry(msgspec.Struct, frozen=True):
     """The index's record of one owner: its addresses, each with its file's inode and mtime."""
@@ -61,7 +87,7 @@ class Entry(msgspec.Struct, frozen=True):
     ifname: str
     boot: str
     sandbox: Sandbox
-    addresses: dict[str, tuple[int, int]]
+    addresses: dict[str, Signature]
 
     @property
     def owner(self) -> Owner:
@@ -77,7 +103,7 @@ class State(msgspec.Struct):
 
 
 class DamagedEntryError(Exception):
-    """An entry is there and cannot be read, as after a loss of power."""
+    """An entry was there and could not be read, as after a loss of power."""
 
 
 class Index:
@@ -87,27 +113,28 @@ class Index:
         self._owners = os.path.join(folder, "owners")
         self._used = os.path.join(folder, "used")
         self._state = os.path.join(folder, "state")
+        self.damaged = os.path.join(folder, state_files.DAMAGED)
         # Where an allocation's file is written before it is linked to its name.
         self.new_file = os.path.join(folder, "new")
+        # And one that replaces a damaged one.
+        self.anew_file = os.path.join(folder, "anew")
 
     def create(self) -> None:
-        """Make the folders."""
-        os.makedirs(self._owners, 0o700, exist_ok=True)
-        os.makedirs(self._used, 0o700, exist_ok=True)
+        """Make the folders, under the network's lock."""
+        if self._makes(self._owners):
+            # Whatever it says, it is not of this folder.
+            self.remove(self._state)
+        self._makes(self._used)
 
     # State.
 
     def state(self) -> State:
         """The state; that of a folder never seen when it is missing or damaged."""
-        try:
-            with open(self._state, "rb", buffering=0) as file:
-                return msgspec.json.decode(file.read(), type=State)
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
-            return State()
+        return state_files.load(self._state, State, self.damaged) or State()
 
     def write_state(self, state: State) -> None:
         """Replace the state."""
-        _replace(self._state, msgspec.json.encode(state))
+        state_files.replace(self._state, msgspec.json.encode(state), self.damaged)
 
     # Owners.
 
@@ -131,40 +158,45 @@ class Index:
 
     def write_entry(self, entry: Entry) -> None:
         """Replace an owner's entry."""
-        _replace(os.path.join(self._owners, entry.owner.key), msgspec.json.encode(entry))
+        path = os.path.join(self._owners, entry.owner.key)
+        state_files.replace(path, msgspec.json.encode(entry), self.damaged)
 
     def drop_entry(self, owner: Owner) -> None:
         """Forget an owner."""
-        remove_file(os.path.join(self._owners, owner.key))
+        self.remove(os.path.join(self._owners, owner.key))
 
     def keep_owners(self, owners: Collection[Owner]) -> None:
         """Forget all other owners, and what is damaged or unfinished."""
         keys = {owner.key for owner in owners}
         for name in os.listdir(self._owners):
             if name not in keys:
-                remove_file(os.path.join(self._owners, name))
+                self.remove(os.path.join(self._owners, name))
 
     def _keys(self) -> list[str]:
-        return [name for name in os.listdir(self._owners) if not name.endswith(_UNFINISHED)]
+        return [name for name in os.listdir(self._owners) if not name.endswith(state_files.NEW)]
 
     def _load(self, key: str) -> Entry | None:
+        path = os.path.join(self._owners, key)
         try:
-            with open(os.path.join(self._owners, key), "rb", buffering=0) as file:
-                entry = msgspec.json.decode(file.read(), type=Entry)
+            data = state_files.content(path)
         except FileNotFoundError:
             return None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except state_files.DamagedError as error:
+            self.set_aside(path, str(error))
             raise DamagedEntryError(key) from error
-        if entry.owner.key != key or not all(map(is_address, entry.addresses)):
-            raise DamagedEntryError(key)
-        return entry
+        entry = state_files.decode(path, data, Entry, self.damaged)
+        if entry is not None and entry.owner.key == key and all(map(is_address, entry.addresses)):
+            return entry
+        if entry is not None:
+            self.set_aside(path, "it is of another owner, or of no address")
+        raise DamagedEntryError(key)
 
     # Used maps.
 
     def used(self, run: Range) -> UsedMap:
         """The bits of a range."""
         name = f"{run.first:x}-{run.last:x}-{run.version}"
-        return UsedMap(os.path.join(self._used, name), run.size)
+        return UsedMap(os.path.join(self._used, name), run.size, self.damaged)
 
     def clear_bits(self, address: IP) -> None:
         """Mark an address as free in every range that it is in, whatever is configured now."""
@@ -174,14 +206,49 @@ class Index:
                 continue
             first, last = int(match[1], 16), int(match[2], 16)
             if first <= int(address) <= last:
-                used = UsedMap(os.path.join(self._used, name), last - first + 1)
+                path = os.path.join(self._used, name)
+                used = UsedMap(path, last - first + 1, self.damaged)
                 used.mark(int(address) - first, taken=False)
 
     def forget_used(self) -> None:
         """Drop all bits: each range's are made anew when they are needed."""
-        # The folder stays: a call that has not got the lock yet may be making it.
         for name in os.listdir(self._used):
-            remove_file(os.path.join(self._used, name))
+            self.remove(os.path.join(self._used, name))
+
+    # Damage.
+
+    def _makes(self, folder: str) -> bool:
+        """Whether the folder had to be made."""
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            if os.path.isdir(folder):
+                return False
+            self.set_aside(folder, "it is no folder")
+            os.mkdir(folder, 0o700)
+        except FileNotFoundError:
+            os.makedirs(folder, 0o700)
+        return True
+
+    def set_aside(self, path: str, why: str) -> None:
+        """Move something of this network out of the way."""
+        state_files.set_aside(path, why, self.damaged)
+
+    def remove(self, path: str) -> None:
+        """Unlink a file that may be gone; what is no file is set aside. Raises OSError."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except IsADirectoryError as error:
+            self.set_aside(path, str(error.strerror))
+
+    def put_aside(self) -> list[str]:
+        """The paths of what was set aside."""
+        try:
+            return [os.path.join(self.damaged, name) for name in sorted(os.listdir(self.damaged))]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def is_address(name: str) -> bool:
@@ -191,27 +258,3 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def write_file(path: str, content: bytes) -> int:
-    """Write a file of mode 0600 in place and return its inode. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        if os.write(fd, content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
-
-
-def remove_file(path: str) -> None:
-    """Unlink a file that may be gone."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-
-
-def _replace(path: str, content: bytes) -> None:
-    write_file(path + _UNFINISHED, content)
-    os.replace(path + _UNFINISHED, path)

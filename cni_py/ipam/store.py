@@ -8,19 +8,25 @@ addresses, `used/` with a bit an address, and `state`. It is complete as long as
 changed the network's folder, which is known exactly: each change of ours ends by setting the
 folder's modification time to a value of our own that `state` repeats. Another time there means
 another writer, or a crash of ours: the index is rebuilt by a scan (docs/decisions/0004).
+
+An address's file that is no file, or names nobody, is that of the owner whom the index knows, and
+is made anew as long as the owner's namespace is there. Nobody else's is worth anything.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import contextmanager
 from ipaddress import ip_address
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import sysctl
+from cni_py.kernel import state_files, sysctl
 from cni_py.kernel.errors import kernel_error
-from cni_py.kernel.lock import take_lock
+from cni_py.kernel.lock import on_folder, take_lock
+from cni_py.spec.names import is_container_id
 
 from .index import (
     DamagedEntryError,
@@ -28,15 +34,15 @@ from .index import (
     Index,
     Owner,
     Sandbox,
+    Signature,
     State,
     is_address,
-    remove_file,
-    write_file,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cni_py.kernel.state_files import Unnamed
     from cni_py.spec.addresses import IP
 
     from .ranges import Range
@@ -47,6 +53,8 @@ _INDEX_DIR = ".cni-py"
 _LOCK = "lock"
 _LAST_RESERVED = "last_reserved_ip."
 _BOOT_ID = "kernel/random/boot_id"
+# That of an entry whose file is older than this boot.
+_EARLIER = ""
 
 
 class Store:
@@ -61,14 +69,6 @@ class Store:
         """Whether anything was ever allocated."""
         return os.path.isdir(self.folder)
 
-    def create(self) -> None:
-        """Make the folders. Raises KernelError."""
-        try:
-            os.makedirs(self.folder, 0o755, exist_ok=True)
-            self._index.create()
-        except OSError as error:
-            raise kernel_error(f"create the folder {self.folder}", error) from error
-
     @contextmanager
     def locked(self, *, reclaims: bool = True) -> Iterator[Allocations]:
         """Hold the network's lock, which the reference plugin takes too, with the index in order.
@@ -77,14 +77,18 @@ class Store:
 
         Raises CniError 11 when the lock cannot be had in 30 s, KernelError for the disk's refusals.
         """
-        self.create()
         path = os.path.join(self.folder, _LOCK)
         try:
-            lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750)
+            os.makedirs(self.folder, 0o755, exist_ok=True)
+        except OSError as error:
+            raise kernel_error(f"create the folder {self.folder}", error) from error
+        try:
+            lock = self._opened_lock(path)
         except OSError as error:
             raise kernel_error(f"open {path}", error) from error
         try:
             take_lock(lock, path)
+            self._index.create()
             allocations = Allocations(self.folder, self._index, reclaims=reclaims)
             try:
                 yield allocations
@@ -96,6 +100,28 @@ class Store:
         finally:
             os.close(lock)
 
+    def _opened_lock(self, path: str) -> int:
+        """The lock's file, open: the reference opens it too. What is no file is set aside."""
+        try:
+            return _opened_file(path)
+        except state_files.DamagedError:
+            # One that somebody else has just put right must stay: one call at a time looks.
+            with on_folder(self.folder):
+                try:
+                    return _opened_file(path)
+                except state_files.DamagedError as error:
+                    self._index.set_aside(path, str(error))
+                return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o750)
+
+
+def _opened_file(path: str) -> int:
+    """Raises DamagedError, OSError."""
+    lock = state_files.opened(path, os.O_RDONLY | os.O_CREAT, 0o750)
+    if stat.S_ISREG(os.fstat(lock).st_mode):
+        return lock
+    os.close(lock)
+    raise state_files.DamagedError("it is no file")
+
 
 class Allocations:
     """What `Store.locked` gives: valid while the lock is held."""
@@ -106,17 +132,14 @@ class Allocations:
         self._boot = _boot_id()
         self._changed = False
         self._complete = True
-        # What `claim` linked, with the inode, until `record` enters it.
+        self._reclaims = reclaims
+        # What `claim` linked, with the inode, and the entry that it is in.
         self._claimed: dict[IP, int] = {}
+        self._entry = Entry("", "", self._boot, Sandbox(), {})
         state = index.state()
         # A loss of power may have taken parts of the index, and another boot tells of it.
         if os.stat(folder).st_mtime_ns != state.mtime or state.boot != self._boot:
             self._rebuild()
-        if not reclaims:
-            # Whoever comes next scans again, and finds what is of an earlier boot.
-            self._complete = False
-        elif state.boot != self._boot:
-            self._reclaim_earlier_boots()
 
     # Looking up.
 
@@ -141,8 +164,13 @@ class Allocations:
         return entry.boot != self._boot
 
     def holder(self, address: IP) -> Owner | None:
-        """Whom the address's file names."""
-        return _owner_in(self._read(str(address)))
+        """Whom the address's file names; one that is damaged is put right before."""
+        name = str(address)
+        owner = _owner_in(self._read(name))
+        if owner is None and (entry := self._living_holder(name)) is not None:
+            self._put_right(entry, name)
+            return entry.owner
+        return owner
 
     def last_reserved(self, set_index: int) -> IP | None:
         """The address that was last given out of a range set; None if unknown (5.1.3)."""
@@ -165,42 +193,50 @@ class Allocations:
         """Make the bits of `run` anew from the files."""
         self._index.used(run).rewrite(self._taken_positions(run))
 
+    def set_aside(self) -> list[str]:
+        """The paths of what was damaged and set aside: of the folder and the index."""
+        return self._index.put_aside()
+
     # Changing.
 
-    def claim(self, owner: Owner, run: Range, address: IP) -> bool:
-        """Take the address for `owner`; False if somebody holds it.
+    def prepare(self, owner: Owner, sandbox: Sandbox) -> None:
+        """Say whose the addresses are that `claim` takes from now on."""
+        entry = self.entry(owner)
+        # Of ranges that were configured before, in the same namespace.
+        kept = {} if entry is None else entry.addresses
+        names = [name for name in kept if self._holds(owner, name)]
+        files = {name: _signature(os.stat(os.path.join(self._folder, name))) for name in names}
+        self._entry = Entry(*owner, self._boot, sandbox, files)
+
+    def claim(self, run: Range, address: IP) -> bool:
+        """Take the address for the owner; False if somebody holds it.
 
         The file appears with its content or not at all: no crash leaves an empty one (W-HL4). One
-        that is empty belongs to a writer that died, for all writers hold the lock.
+        that is empty belongs to a writer that died, for all writers hold the lock. The owner's
+        entry has the address before: a crash in between leaves nothing that nobody is known of.
         """
         self._changed = True
-        new = self._index.new_file
-        # One left by a crash may be the same file as an allocation: never write into it.
-        remove_file(new)
-        # Noted before the link is made: an interrupted ADD must find what to give back.
-        self._claimed[address] = write_file(new, owner.content)
-        try:
-            taken = not self._link(new, address)
-        finally:
-            os.unlink(new)
+        before, owner = self._entry, self._entry.owner
+        with state_files.unnamed(self._index.new_file, owner.content) as file:
+            files = before.addresses | {str(address): _signature(file.status)}
+            self._entry = Entry(*owner, before.boot, before.sandbox, files)
+            self._index.write_entry(self._entry)
+            # Noted before the link is made: an interrupted ADD must find what to give back.
+            self._claimed[address] = file.status.st_ino
+            taken = not self._link(file, address)
         if taken:
             del self._claimed[address]
+            self._keep(before)
         position = run.position(address)
         if position is not None:
             self._index.used(run).mark(position, taken=True)
         return not taken
 
-    def record(self, owner: Owner, sandbox: Sandbox, last: dict[int, IP]) -> None:
-        """Enter the claimed addresses, and the last one of each range set."""
+    def record(self, last: dict[int, IP]) -> None:
+        """Enter the last claimed address of each range set."""
         for set_index, address in last.items():
             path = os.path.join(self._folder, f"{_LAST_RESERVED}{set_index}")
-            write_file(path, str(address).encode())
-        entry = self.entry(owner)
-        # Of ranges that were configured before, in the same namespace.
-        names = [] if entry is None else [one for one in entry.addresses if self._holds(owner, one)]
-        names += [str(address) for address in self._claimed]
-        files = {name: _signature(os.stat(os.path.join(self._folder, name))) for name in names}
-        self._index.write_entry(Entry(*owner, self._boot, sandbox, files))
+            state_files.write(path, str(address).encode(), self._index.damaged)
 
     def give_back(self, owner: Owner) -> None:
         """Free what was claimed under this lock: the ADD has failed."""
@@ -216,10 +252,15 @@ class Allocations:
             return
         claimed = {str(address) for address in self._claimed}
         kept = {name: file for name, file in entry.addresses.items() if name not in claimed}
-        if kept:
-            self._index.write_entry(Entry(*owner, entry.boot, entry.sandbox, kept))
+        self._keep(Entry(*owner, entry.boot, entry.sandbox, kept))
+
+    def _keep(self, entry: Entry) -> None:
+        """Have the owner hold what the entry says, which may be nothing."""
+        self._entry = entry
+        if entry.addresses:
+            self._index.write_entry(entry)
         else:
-            self._index.drop_entry(owner)
+            self._index.drop_entry(entry.owner)
 
     def release(self, owner: Owner) -> list[IP]:
         """Free what `owner` holds, and return it: files that name another stay."""
@@ -227,7 +268,8 @@ class Allocations:
         if entry is None:
             return []
         self._changed = True
-        released = [ip_address(name) for name in entry.addresses if self._holds(owner, name)]
+        held = entry.addresses.items()
+        released = [ip_address(name) for name, one in held if self._held(owner, name, one)]
         for address in released:
             self._remove(address)
         self._index.drop_entry(owner)
@@ -252,17 +294,25 @@ class Allocations:
     def _holds(self, owner: Owner, name: str) -> bool:
         return _owner_in(self._read(name)) == owner
 
-    def _link(self, new: str, address: IP) -> bool:
+    def _held(self, owner: Owner, name: str, signature: Signature) -> bool:
+        """Whether the address is the owner's, also where its file was cut off since."""
+        data = self._read(name)
+        if _owner_in(data) == owner:
+            return True
+        try:
+            inode = os.lstat(os.path.join(self._folder, name)).st_ino
+        except FileNotFoundError:
+            return False
+        return inode == signature[0] and _is_cut_off(data, owner)
+
+    def _link(self, file: Unnamed, address: IP) -> bool:
         path = self._file(address)
         for _ in range(2):
-            try:
-                os.link(new, path)
-            except FileExistsError:
-                if self._read(str(address)).strip():
-                    return False
-                os.unlink(path)
-            else:
+            if file.takes(path):
                 return True
+            if self.holder(address) is not None:
+                return False
+            self._discard(str(address))
         return False
 
     def _remove(self, address: IP) -> None:
@@ -273,45 +323,113 @@ class Allocations:
     # The index.
 
     def _rebuild(self) -> None:
-        """Scan the network's folder; what the index knew of a file that is still there is kept."""
+        """Scan the network's folder; what the index knew of a file that is still there is kept.
+
+        What was allocated before the machine last started is freed: no namespace survives that. A
+        file that was written since stays, whoever it names (W-HL1).
+        """
         self._changed = True
         self._complete = False
         known = {entry.owner: entry for entry in self._index.sound_entries()}
-        found: dict[Owner, dict[str, tuple[int, int]]] = {}
-        for name, signature in list(self._scan()):
-            owner = _owner_in(self._read(name))
+        holders = {name: entry.owner for entry in known.values() for name in entry.addresses}
+        found: dict[Owner, dict[str, Signature]] = {}
+        earlier: dict[Owner, dict[str, Signature]] = {}
+        for name, seen in list(self._scan()):
+            owner, signature = self._owner_of(name, seen, known, holders.get(name))
             if owner is None:
                 # Its writer died between creating and writing it, for all hold the lock (W-HL4).
-                os.unlink(os.path.join(self._folder, name))
-            else:
-                found.setdefault(owner, {})[name] = signature
-        for owner, files in found.items():
-            entry = known.get(owner)
-            if entry is None or entry.addresses != files:
-                self._index.write_entry(Entry(*owner, self._boot, Sandbox(), files))
-        self._index.keep_owners(found)
-        self._index.forget_used()
-        self._complete = True
-
-    def _reclaim_earlier_boots(self) -> None:
-        """Free what was allocated before the machine last started: no namespace survives that.
-
-        Only a file that is still the one seen then goes; one written since stays (W-HL1).
-        """
-        self._changed = True
-        for entry in self.entries():
-            if entry.boot == self._boot:
+                self._discard(name)
                 continue
-            for name, signature in entry.addresses.items():
-                try:
-                    status = os.stat(os.path.join(self._folder, name))
-                except FileNotFoundError:
-                    continue
-                if _signature(status) == signature and self._holds(entry.owner, name):
-                    self._remove(ip_address(name))
-            self._index.drop_entry(entry.owner)
+            is_earlier = self._is_of_earlier_boot(known.get(owner), name, signature)
+            (earlier if is_earlier else found).setdefault(owner, {})[name] = signature
+        for owner, files in found.items():
+            self._enter(known.get(owner), owner, files)
+        owners = set(found)
+        if self._reclaims:
+            for name in chain.from_iterable(earlier.values()):
+                os.unlink(os.path.join(self._folder, name))
+        else:
+            for owner in earlier.keys() - found.keys():
+                self._index.write_entry(Entry(*owner, _EARLIER, Sandbox(), earlier[owner]))
+                owners.add(owner)
+        self._index.keep_owners(owners)
+        self._index.forget_used()
+        # Otherwise whoever comes next scans again, and finds what is of an earlier boot.
+        self._complete = self._reclaims
 
-    def _scan(self) -> Iterator[tuple[str, tuple[int, int]]]:
+    def _owner_of(
+        self, name: str, signature: Signature, known: dict[Owner, Entry], holder: Owner | None
+    ) -> tuple[Owner | None, Signature]:
+        """Whose a file is, `holder` being the one that the index knows; and its signature then."""
+        data = self._read(name)
+        owner = _owner_in(data)
+        if holder is None or owner == holder:
+            return owner, signature
+        entry = known[holder]
+        is_cut_off = signature[0] == entry.addresses[name][0] and _is_cut_off(data, holder)
+        if owner is not None and not is_cut_off:
+            return owner, signature
+        if not self._is_living(entry):
+            # An empty one is nobody's; one cut off is found by its owner's DEL.
+            return (holder if owner is not None else None), signature
+        known[holder] = self._put_right(entry, name)
+        return holder, known[holder].addresses[name]
+
+    def _is_of_earlier_boot(self, entry: Entry | None, name: str, signature: Signature) -> bool:
+        """Of the reference's files their time says it: copying or a new owner changes only ctime.
+
+        `entry` is the owner's, who may have had another file of that name.
+        """
+        if entry is not None and entry.addresses.get(name) == signature:
+            return self.is_of_earlier_boot(entry)
+        return state_files.is_of_earlier_boot(signature[1])
+
+    def _enter(self, entry: Entry | None, owner: Owner, files: dict[str, Signature]) -> None:
+        """Write an owner's entry, unless it is that already."""
+        if entry is None or self.is_of_earlier_boot(entry):
+            entry = Entry(*owner, self._boot, Sandbox(), {})
+        if entry.addresses == files:
+            return
+        is_as_known = files.items() <= entry.addresses.items()
+        sandbox = entry.sandbox if is_as_known else Sandbox()
+        self._index.write_entry(Entry(*owner, self._boot, sandbox, files))
+
+    # Damage.
+
+    def _is_living(self, entry: Entry) -> bool:
+        return not self.is_of_earlier_boot(entry) and entry.sandbox.is_there()
+
+    def _living_holder(self, name: str) -> Entry | None:
+        """Who holds the address as far as the index knows: this reads all of it."""
+        entries = (one for one in self._index.sound_entries() if name in one.addresses)
+        # What is being claimed is entered before it is taken.
+        others = (one for one in entries if one != self._entry)
+        return next(filter(self._is_living, others), None)
+
+    def _put_right(self, entry: Entry, name: str) -> Entry:
+        """Write the file of an address anew."""
+        self._changed = True
+        path, new = os.path.join(self._folder, name), self._index.anew_file
+        self._index.remove(new)
+        state_files.write(new, entry.owner.content, self._index.damaged)
+        os.replace(new, path)
+        state_files.report(path, "its owner is not in it", f"and names {entry.container_id} again")
+        files = entry.addresses | {name: _signature(os.stat(path))}
+        entry = Entry(*entry.owner, entry.boot, entry.sandbox, files)
+        self._index.write_entry(entry)
+        return entry
+
+    def _discard(self, name: str) -> None:
+        """Take away the file of an address that names nobody."""
+        path = os.path.join(self._folder, name)
+        if self._read(name).strip():
+            self._index.set_aside(path, "it names nobody")
+        else:
+            self._index.remove(path)
+
+    # The folder.
+
+    def _scan(self) -> Iterator[tuple[str, Signature]]:
         """Name, inode and mtime of each address's file."""
         for item in os.scandir(self._folder):
             if is_address(item.name):
@@ -328,22 +446,23 @@ class Allocations:
         return os.path.join(self._folder, str(address))
 
     def _read(self, name: str) -> bytes:
-        try:
-            with open(os.path.join(self._folder, name), "rb", buffering=0) as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
+        return state_files.read(os.path.join(self._folder, name), self._index.damaged) or b""
 
 
-def _signature(status: os.stat_result) -> tuple[int, int]:
+def _signature(status: os.stat_result) -> Signature:
     """What tells a file from another that took its name."""
     return status.st_ino, status.st_mtime_ns
 
 
 def _owner_in(content: bytes) -> Owner | None:
-    """The owner that an address's file names; old files have the container's id alone."""
+    """The owner that an address's file names, None if nobody; old ones have the id alone."""
     container_id, _, ifname = content.decode(errors="replace").strip().partition("\r\n")
-    return Owner(container_id, ifname) if container_id else None
+    return Owner(container_id, ifname) if is_container_id(container_id) else None
+
+
+def _is_cut_off(data: bytes, owner: Owner) -> bool:
+    """Whether an address's file can be what is left of the owner's."""
+    return _owner_in(data) is None or owner.content.startswith(data.rstrip())
 
 
 def _boot_id() -> str:

@@ -6,8 +6,10 @@ A hint that makes finding a free address cost the same at any fill; the allocati
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
+from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
 
 if TYPE_CHECKING:
@@ -20,17 +22,28 @@ _ALL_TAKEN = b"\xff"
 
 
 class UsedMap:
-    """The bits of one range of `size` addresses, in the file `path`."""
+    """The bits of one range of `size` addresses, in the file `path`.
 
-    def __init__(self, path: str, size: int) -> None:
+    What is no file there is set aside, to the folder `damaged`.
+    """
+
+    def __init__(self, path: str, size: int, damaged: str = "") -> None:
         self._path = path
+        self._damaged = damaged
         self._size = size
         self._positions = min(size, MAX_POSITIONS)
 
     @property
     def exists(self) -> bool:
         """Whether the file is there; without it nothing is known."""
-        return os.path.exists(self._path)
+        try:
+            mode = os.lstat(self._path).st_mode
+        except OSError:
+            return False
+        if stat.S_ISREG(mode):
+            return True
+        state_files.set_aside(self._path, "it is no file", self._damaged)
+        return False
 
     def next_free(self, start: int, end: int) -> int | None:
         """The first position in [start, end) whose bit is clear; None if all are set."""
@@ -56,7 +69,7 @@ class UsedMap:
         if position >= self._positions:
             return
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = state_files.opened(self._path, os.O_RDWR | os.O_CREAT)
             try:
                 offset, bit = divmod(position, 8)
                 before = (os.pread(fd, 1, offset) or b"\0")[0]
@@ -65,6 +78,8 @@ class UsedMap:
                     os.pwrite(fd, bytes((after,)), offset)
             finally:
                 os.close(fd)
+        except state_files.DamagedError as error:
+            state_files.set_aside(self._path, str(error), self._damaged)
         except OSError:
             os.unlink(self._path)
 
@@ -79,9 +94,7 @@ class UsedMap:
                 bits.extend(bytes(offset + 1 - len(bits)))
             bits[offset] |= 1 << bit
         try:
-            with open(self._path + ".new", "wb") as file:
-                file.write(bits)
-            os.replace(self._path + ".new", self._path)
+            state_files.replace(self._path, bytes(bits), self._damaged)
         except OSError as error:
             raise kernel_error(f"write {self._path}", error) from error
 

@@ -12,18 +12,21 @@ import os
 import stat
 import sys
 import time
-from contextlib import suppress
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from .errors import kernel_error
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DAMAGED = "damaged"
 # What a file is called until it is whole.
 NEW = ".new"
 
-_CREATING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 # Of one folder; more than that is no accident, and must not fill the disk.
 _KEPT = 256
@@ -38,28 +41,36 @@ _SLACK_NS = 1_000_000_000
 T = TypeVar("T")
 
 
-def read(path: str) -> bytes | None:
+class DamagedError(Exception):
+    """What is at a path cannot be what was written there: the text says why."""
+
+
+def read(path: str, folder: str = "") -> bytes | None:
     """A state file's content; None without one, or where it is no file and has been set aside.
 
-    Never follows a link, never waits. Raises OSError.
+    `folder` is where to, if not beside it. Raises OSError.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return content(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        set_aside(path, os.strerror(error.errno or 0))
+    except DamagedError as error:
+        set_aside(path, str(error), folder)
         return None
+
+
+def content(path: str) -> bytes:
+    """A state file's content. Never follows a link, never waits.
+
+    Raises DamagedError where there is something else, OSError.
+    """
+    fd = opened(path, os.O_RDONLY)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            set_aside(path, "it is no file")
-            return None
+            raise DamagedError("it is no file")
         if status.st_size > _MOST_BYTES:
-            set_aside(path, f"it has {status.st_size} bytes")
-            return None
+            raise DamagedError(f"it has {status.st_size} bytes")
         data = os.read(fd, _CHUNK)
         while len(data) >= _CHUNK and (more := os.read(fd, _CHUNK)):
             data += more
@@ -68,28 +79,133 @@ def read(path: str) -> bytes | None:
         os.close(fd)
 
 
-def load(path: str, kind: type[T]) -> T | None:
+def opened(path: str, flags: int, mode: int = 0o600) -> int:
+    """open(2) that follows no link and waits for no fifo. Raises DamagedError, OSError."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise DamagedError(os.strerror(error.errno or 0)) from error
+
+
+def load(path: str, kind: type[T], folder: str = "") -> T | None:
     """The JSON file's value; None without one, or where it was damaged. Raises OSError."""
-    data = read(path)
-    return None if data is None else decode(path, data, kind)
+    data = read(path, folder)
+    return None if data is None else decode(path, data, kind, folder)
 
 
-def decode(path: str, data: bytes, kind: type[T]) -> T | None:
+def decode(path: str, data: bytes, kind: type[T], folder: str = "") -> T | None:
     """The value of the JSON that was read from `path`; None where it was damaged."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        set_aside(path, str(error) if data else "it is empty")
+        set_aside(path, str(error) if data else "it is empty", folder)
         return None
 
 
-def set_aside(path: str, why: str) -> None:
+def write(path: str, data: bytes, folder: str = "") -> int:
+    """Write a file of mode 0600 in place and return its inode; what is no file is set aside.
+
+    Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        fd = opened(path, flags)
+    except DamagedError as error:
+        set_aside(path, str(error), folder)
+        fd = os.open(path, flags | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def save(path: str, data: bytes) -> None:
+    """`replace`, and make the folder of mode 0700 around the file. Raises KernelError."""
+    try:
+        try:
+            replace(path, data)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            replace(path, data)
+    except OSError as error:
+        raise kernel_error(f"write {path}", error) from error
+
+
+def replace(path: str, data: bytes, folder: str = "") -> None:
+    """Write a file of mode 0600 that appears whole or not at all; what is no file is set aside.
+
+    Raises OSError.
+    """
+    with unnamed(path + NEW, data) as file:
+        if file.takes(path):
+            return
+        file.takes_over(path + NEW)
+        try:
+            os.replace(path + NEW, path)
+        except IsADirectoryError as error:
+            set_aside(path, str(error.strerror), folder)
+            os.replace(path + NEW, path)
+
+
+class Unnamed:
+    """A file that is whole and has no name yet, so that a killed call leaves nothing of it.
+
+    Where the file system knows no such thing (O_TMPFILE) it has the name `spare` meanwhile.
+    """
+
+    def __init__(self, fd: int, spare: str) -> None:
+        self._source = spare or f"/proc/self/fd/{fd}"
+        # With a folder's descriptor, which absolute paths have no use for, a link is followed.
+        self._folder = None if spare else fd
+        self.status = os.fstat(fd)
+
+    def takes(self, path: str) -> bool:
+        """Have the name; False if something has it. Raises OSError."""
+        try:
+            os.link(self._source, path, src_dir_fd=self._folder)
+        except FileExistsError:
+            return False
+        return True
+
+    def takes_over(self, path: str) -> None:
+        """Have a name that only a killed call can have left. Raises OSError."""
+        if path != self._source and not self.takes(path):
+            remove(path)
+            self.takes(path)
+
+
+@contextmanager
+def unnamed(spare: str, data: bytes) -> Iterator[Unnamed]:
+    """A new file of mode 0600 in the folder of `spare`, for the block to name. Raises OSError."""
+    kept = ""
+    try:
+        fd = os.open(os.path.dirname(spare), os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+        remove(spare)
+        fd, kept = os.open(spare, _CREATING, 0o600), spare
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        yield Unnamed(fd, kept)
+    finally:
+        os.close(fd)
+        if kept:
+            remove(kept)
+
+
+def set_aside(path: str, why: str, folder: str = "") -> None:
     """Move what is at `path` out of the way, and say so on stderr.
 
-    One of that name that was set aside before goes. Nothing is raised: where it cannot be moved,
-    that is said too.
+    `folder` is where to, if not the one beside it. One of that name that was set aside before goes.
+    Nothing is raised: where it cannot be moved, that is said too.
     """
-    target = _aside_of(path)
+    target = os.path.join(folder, os.path.basename(path)) if folder else _aside_of(path)
     folder = os.path.dirname(target)
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -103,7 +219,12 @@ def set_aside(path: str, why: str) -> None:
         said = f"and cannot be set aside: {error.strerror}"
     else:
         said = f"and was set aside as {target}"
-    sys.stderr.write(f"cni-py: {path} is damaged ({why}) {said}\n")
+    report(path, why, said)
+
+
+def report(path: str, why: str, done: str) -> None:
+    """Say on stderr what is damaged, and what was done about it."""
+    sys.stderr.write(f"cni-py: {path} is damaged ({why}) {done}\n")
 
 
 def was_set_aside(path: str) -> bool:
@@ -115,72 +236,26 @@ def was_set_aside(path: str) -> bool:
     return not is_of_earlier_boot(status.st_ctime_ns)
 
 
-def write(path: str, data: bytes) -> None:
-    """Write a file of mode 0600, and the folder of mode 0700 around it. Raises KernelError.
-
-    It appears whole. It has no name before, so a call that is killed leaves nothing; what replaces
-    another has one for a moment, and so has any on a file system without O_TMPFILE.
-    """
-    try:
-        fd = _nameless(os.path.dirname(path))
-        if fd is None:
-            fd = os.open(path + NEW, _CREATING, 0o600)
-            source = ""
-        else:
-            source = f"/proc/self/fd/{fd}"
-        try:
-            while data:
-                data = data[os.write(fd, data) :]
-            if not source or not _linked(fd, source, path):
-                if source and not _linked(fd, source, path + NEW):
-                    remove(path + NEW)
-                    _linked(fd, source, path + NEW)
-                os.rename(path + NEW, path)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(path + NEW)
-        raise kernel_error(f"write {path}", error) from error
-
-
-def _nameless(folder: str) -> int | None:
-    """A new file without a name in the folder; None where the file system has none such."""
-    flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-    try:
-        try:
-            return os.open(folder, flags, 0o600)
-        except FileNotFoundError:
-            os.makedirs(folder, 0o700, exist_ok=True)
-            return os.open(folder, flags, 0o600)
-    except OSError as error:
-        if error.errno not in _NO_TMPFILE:
-            raise
-        return None
-
-
-def _linked(fd: int, source: str, path: str) -> bool:
-    """Give the file a name; False if there is one of it."""
-    try:
-        # With a folder's descriptor, which an absolute path has no use for, the link is followed.
-        os.link(source, path, src_dir_fd=fd)
-    except FileExistsError:
-        return False
-    return True
-
-
 def forget(path: str) -> None:
     """Remove what is at `path`, unfinished, or set aside of it. Raises KernelError."""
     aside = _aside_of(path)
+    for one in (path, path + NEW, *filter(os.path.lexists, (aside,))):
+        discard(one)
+
+
+def discard(path: str) -> None:
+    """Remove one file, or one thing that was set aside, and then its empty folder too.
+
+    Raises KernelError.
+    """
     try:
         remove(path)
-        remove(path + NEW)
-        if os.path.lexists(aside):
-            remove(aside)
-            with suppress(OSError):
-                os.rmdir(os.path.dirname(aside))
     except OSError as error:
         raise kernel_error(f"remove {path}", error) from error
+    folder = os.path.dirname(path)
+    if os.path.basename(folder) == DAMAGED:
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def remove(path: str) -> None:

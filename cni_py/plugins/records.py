@@ -135,8 +135,8 @@ class Records(Generic[R]):
         self._kind = kind
 
     def save(self, record: R) -> None:
-        """Write the record; the file appears whole. Raises KernelError."""
-        state_files.write(self._path(record.attachment.key), msgspec.json.encode(record))
+        """Write the record. Raises KernelError."""
+        state_files.save(self._path(record.attachment.key), msgspec.json.encode(record))
 
     def load(self, attachment: Attachment) -> R | None:
         """The attachment's record, None without one, or with one of an earlier boot."""
@@ -194,10 +194,7 @@ class Records(Generic[R]):
             path = f"{self.folder}/{name}"
             key = name.rpartition("/")[2].split(".")[0]
             if collection.takes(f"record {path}", key, partial(evidence, key)):
-                try:
-                    state_files.remove(path)
-                except OSError as error:
-                    raise kernel_error(f"remove {path}", error) from error
+                state_files.discard(path)
 
     def _names(self, within: str = "") -> list[str]:
         """The files in the folder, or in one of its folders: with that one's name before it."""

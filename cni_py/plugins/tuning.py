@@ -159,7 +159,7 @@ def _keep(
         if earlier is None:
             state_files.forget(path)
         else:
-            state_files.write(path, data)
+            state_files.save(path, data)
 
     call.scope.enter_context(undone_on_failure(undo))
     tuning_backup.write(path, before if earlier is None else _merged(earlier, before))

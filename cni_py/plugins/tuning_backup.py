@@ -101,7 +101,7 @@ def read(path: str) -> tuple[bytes, Backup | None]:
 
 def write(path: str, backup: Backup) -> None:
     """Write the file. Raises KernelError."""
-    state_files.write(path, msgspec.json.format(msgspec.json.encode(backup), indent=1))
+    state_files.save(path, msgspec.json.format(msgspec.json.encode(backup), indent=1))
 
 
 def of_network(folder: str, network: str) -> Iterator[tuple[str, Backup, Own]]:

@@ -31,6 +31,11 @@ def _is_word(text: str) -> bool:
     return text[:1] in _ALPHANUMERIC and text != "" and _WORD.issuperset(text)
 
 
+def is_container_id(text: str) -> bool:
+    """Whether it can be a container's id (5.1)."""
+    return _is_word(text)
+
+
 def validate_container_id(container_id: str) -> None:
     """Raises CniError 3 for an empty id (only a runtime meets it), 4 for bad characters (5.1)."""
     if not container_id:

@@ -64,3 +64,109 @@ def test_a_damaged_record(host, damage):
         if "cni-py" in one and "lock" not in one and not one.endswith("/ports")
     ]
     assert left == []
+
+
+# host-local: what is no file is in nobody's way.
+
+STORE = "/var/lib/cni/networks"
+INDEX = f"{STORE}/.cni-py/net1"
+PLACES = {
+    "lock": f"{STORE}/net1/lock",
+    "last": f"{STORE}/net1/last_reserved_ip.0",
+    "address": f"{STORE}/net1/10.0.0.2",
+    "state": f"{INDEX}/state",
+    "unfinished state": f"{INDEX}/state.new",
+    "entry": f"{INDEX}/owners/*",
+    "used": f"{INDEX}/used/*",
+    "owners": f"{INDEX}/owners",
+    "used maps": f"{INDEX}/used",
+}
+NO_FILES = {
+    "folder": "mkdir $1; touch $1/one",
+    "link": "ln -s /etc/passwd $1",
+    "dangling link": "ln -s /nowhere/at/all $1",
+    "fifo": "mkfifo $1",
+    "device": "mknod $1 c 1 3",
+}
+SMALL = ipam(ranges=[[{"subnet": "10.0.0.0/29"}]])
+
+
+VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_file_in_host_locals_folders(host, place, verb):
+    """Each verb goes on; the living keep their addresses, and GC leaves nothing of the rest."""
+    living, other = host.container("c1"), host.container("c2")
+    host.add("host-local", SMALL, living)
+    before = without_content(dump(host))
+    # Each verb with another kind: all of them a place.
+    kinds = list(NO_FILES.values())
+    if place in ("owners", "used maps"):
+        kinds.remove(NO_FILES["folder"])
+    make = kinds[(list(PLACES).index(place) + VERBS.index(verb)) % len(kinds)]
+    path = PLACES[place]
+    host.run("sh", "-c", f"set -- $(ls -d {path} || echo {path}); rm -rf $1; {make}")
+    listed = {"cni.dev/valid-attachments": [{"containerID": living.id, "ifname": "eth0"}]}
+    checked = SMALL | {"prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/29"}]}}
+    config = {"CHECK": checked, "GC": SMALL | listed}.get(verb, SMALL)
+    caller = other if verb in ("ADD", "DEL") else living
+    done = host.call("host-local", verb, config, caller)
+    assert done.status == 0, done
+    if place in ("lock", "state", "owners", "used maps"):
+        assert "damaged" in done.stderr
+    assert host.allocated("net1")["10.0.0.2"] == f"{living.id}\r\neth0"
+    assert host.call("host-local", "ADD", SMALL, living).json["code"] == 999
+    if verb != "ADD":
+        host.add("host-local", SMALL, other)
+    host.delete("host-local", SMALL, other)
+    host.run("sh", "-c", f"rmdir {INDEX}/new {INDEX}/state.new", check=False)
+    host.call("host-local", "GC", SMALL | listed)
+    assert differences(before, without_content(dump(host))) == ""
+    host.delete("host-local", SMALL, living)
+    assert host.allocated("net1") == {}
+
+
+def without_content(dumped):
+    """Of files the names alone, and none of locks or bits: they come and go."""
+    names = [line.split()[-1] for line in dumped["files"]]
+    kept = [one for one in names if not one.startswith("/run/cni-py") and "/used/" not in one]
+    return dumped | {"files": kept}
+
+
+CUT_OFF = {
+    "empty": "> $1",
+    "id cut off": "truncate -s 4 $1",
+    "interface cut off": "truncate -s 9 $1",
+    "garbage": "printf '\\377\\000{[' > $1",
+}
+
+
+@pytest.mark.parametrize("rescan", [False, True])
+@pytest.mark.parametrize("damage", CUT_OFF.values(), ids=CUT_OFF)
+def test_an_address_whose_file_was_cut_off(host, damage, rescan):
+    """It stays the living container's, and is free after its DEL."""
+    first, second = host.container("c1"), host.container("c2")
+    host.add("host-local", SMALL, first)
+    address = f"{STORE}/net1/10.0.0.2"
+
+    def spoil():
+        host.run("sh", "-c", damage, "sh", address)
+        if rescan:
+            host.run("touch", f"{STORE}/net1/other")
+            host.run("rm", f"{STORE}/net1/other")
+
+    spoil()
+    wanted = SMALL | {"runtimeConfig": {"ips": ["10.0.0.2"]}}
+    refused = host.call("host-local", "ADD", wanted, second)
+    assert refused.json["msg"].startswith("requested IP address 10.0.0.2 is not available")
+    spoil()
+    host.delete("host-local", SMALL, first)
+    assert host.allocated("net1") == {}
+    host.add("host-local", wanted, second)
+    # Nobody is there any more: another one gets it.
+    second.delete_netns()
+    host.run("sh", "-c", "> $1", "sh", address)
+    host.add("host-local", wanted, first)
+    assert host.allocated("net1") == {"10.0.0.2": "id-c1\r\neth0"}

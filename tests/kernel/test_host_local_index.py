@@ -111,15 +111,6 @@ def test_an_empty_file_is_reclaimed(host):
     assert host.allocated("net1") == {}
 
 
-def test_a_left_over_new_file_is_not_written_into(host):
-    """[W-HL4] A crash after link(2) leaves it as another name of an allocation."""
-    add(host, "a")
-    (index(host) / "new").hardlink_to(folder(host) / "10.0.0.2")
-    assert add(host, "b") == "10.0.0.3"
-    assert host.allocated("net1") == {"10.0.0.2": "a\r\neth0", "10.0.0.3": "b\r\neth0"}
-    assert not (index(host) / "new").exists()
-
-
 ALL_CHANGES = "trace=link,linkat,unlink,rename,utimensat,pwrite64,write,openat"
 CHANGES = re.compile(
     r"^(?P<call>linkat|link|unlink|rename|utimensat|pwrite64|write|openat)\((?P<arguments>.*)"
@@ -169,7 +160,7 @@ def test_killed_at_any_change(host, verb):
         assert host.allocated("net1") == {"10.0.0.2": "other\r\neth0"}, (call, number)
         entries = list((index(host) / "owners").iterdir())
         assert entries == [owner_file(host, "other")], (call, number)
-    (index(host) / "new").unlink(missing_ok=True)
+    assert not (index(host) / "new").exists()
     # And nothing is taken for used: all the others are given.
     assert {add(host, name) for name in "abcd"} == {f"10.0.0.{last}" for last in (3, 4, 5, 6)}
 
@@ -270,13 +261,32 @@ def test_a_full_disk(host):
     assert add(host, "a") == "10.0.0.2"
     host.run("dd", "if=/dev/zero", f"of={NETWORKS}/fill", "bs=4k", check=False)
     error = refusal(host.call("host-local", "ADD", SMALL, box(host, "b")))
-    assert error["code"] == 999
+    assert error["code"] == 5
     assert "No space left on device" in error["msg"]
     assert host.allocated("net1") == {"10.0.0.2": "a\r\neth0"}
     host.delete("host-local", SMALL, box(host, "a"))
     assert host.allocated("net1") == {}
     (folder(host, NETWORKS) / "fill").unlink()
     assert {add(host, name) for name in "bcdef"} == {f"10.0.0.{last}" for last in range(2, 7)}
+
+
+def test_without_nameless_files(host):
+    """[W-HL4] Where no file can be without a name, one left by a crash is not written into."""
+    add(host, "a")
+    _, lines = traced(host, "ADD", "b")
+    opened = [line for line in lines if line.startswith("openat(")]
+    numbers = [number for number, line in enumerate(opened, 1) if "O_TMPFILE" in line]
+    (index(host) / "new").hardlink_to(folder(host) / "10.0.0.2")
+    for number in numbers:
+        host.call("host-local", "DEL", SMALL, box(host, "b"))
+        inject = f"inject=openat:error=EOPNOTSUPP:when={number}"
+        status, _ = traced(host, "ADD", "b", "-e", inject)
+        assert status == 0
+    assert len(numbers) > 1
+    assert host.allocated("net1")["10.0.0.2"] == "a\r\neth0"
+    assert sorted(host.allocated("net1").values()) == ["a\r\neth0", "b\r\neth0"]
+    assert not (index(host) / "new").exists()
+    host.delete("host-local", SMALL, box(host, "b"))
 
 
 # Reboots.
@@ -310,6 +320,86 @@ def test_after_a_loss_of_power(host):
     assert host.allocated("net1") == {"10.0.0.2": "c1\r\neth0"}
     host.delete("host-local", SMALL, box(host, "c1"))
     assert host.allocated("net1") == {}
+
+
+def age(path):
+    """As if the file had been written long before this boot: its ctime cannot be set."""
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+def put(host, address, owner, *, old=False):
+    """A file as the reference writes it, whose index knows nothing of it."""
+    path = folder(host) / address
+    path.write_bytes(f"{owner}\r\neth0".encode())
+    if old:
+        age(path)
+
+
+@pytest.mark.parametrize("verb", ["ADD", "STATUS", "DEL", "GC"])
+def test_the_references_files_of_an_earlier_boot(host, verb):
+    """[W-HL1] The index knows nothing of them: their time says that nobody can have them."""
+    add(host, "c1")
+    put(host, "10.0.0.3", "old", old=True)
+    put(host, "10.0.0.4", "new")
+    # One container name in both boots, as podman and tests have them.
+    put(host, "10.0.0.5", "new", old=True)
+    reboot(host, "later")
+    put(host, "10.0.0.6", "newest")
+    valid = [{"containerID": name, "ifname": "eth0"} for name in ("new", "newest")]
+    config = SMALL | ({"cni.dev/valid-attachments": valid} if verb == "GC" else {})
+    called = box(host, "victim") if verb in ("ADD", "DEL") else None
+    assert host.call("host-local", verb, config, called).status == 0
+    host.delete("host-local", SMALL, box(host, "victim"))
+    assert host.allocated("net1") == {"10.0.0.4": "new\r\neth0", "10.0.0.6": "newest\r\neth0"}
+    for name in ("new", "newest"):
+        host.delete("host-local", SMALL, box(host, name))
+    assert host.allocated("net1") == {}
+
+
+def test_a_dry_run_after_a_reboot(host):
+    """It says what is of an earlier boot and changes nothing; the next call frees it."""
+    add(host, "c1")
+    put(host, "10.0.0.3", "old", old=True)
+    put(host, "10.0.0.4", "new")
+    put(host, "10.0.0.5", "new", old=True)
+    reboot(host, "later")
+    text = json.dumps(SMALL | {"type": "host-local"})
+    done = host.run(str(BIN / "cni-py"), "gc", "--dry-run", "-", stdin=text)
+    assert "10.0.0.3 of old: it is of an earlier boot" in done.stdout
+    assert list(host.allocated("net1")) == [f"10.0.0.{last}" for last in (2, 3, 4, 5)]
+    assert host.call("host-local", "STATUS", SMALL).status == 0
+    assert host.allocated("net1") == {"10.0.0.4": "new\r\neth0"}
+    host.delete("host-local", SMALL, box(host, "new"))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_file_that_differs_from_its_entry_of_an_earlier_boot(host, is_old):
+    """[W-HL1] It was written since, and lives, unless its time says that it was only copied."""
+    assert add(host, "c1") == "10.0.0.2"
+    path = folder(host) / "10.0.0.2"
+    reboot(host, "later")
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    if is_old:
+        age(path)
+    assert host.call("host-local", "STATUS", SMALL).status == 0
+    assert host.allocated("net1") == ({} if is_old else {"10.0.0.2": "c1\r\neth0"})
+    host.delete("host-local", SMALL, box(host, "c1"))
+
+
+def test_an_old_time_frees_nothing_that_the_index_knows_of_this_boot(host):
+    """[W-HL1] The clock may have been wrong when it was written."""
+    assert add(host, "c1") == "10.0.0.2"
+    age(folder(host) / "10.0.0.2")
+    entry = owner_file(host, "c1")
+    raw = json.loads(entry.read_text())
+    raw["addresses"]["10.0.0.2"][1] = 1_000_000_000 * 10**9
+    entry.write_text(json.dumps(raw))
+    os.utime(folder(host))
+    assert host.call("host-local", "STATUS", SMALL).status == 0
+    assert host.allocated("net1") == {"10.0.0.2": "c1\r\neth0"}
+    host.delete("host-local", SMALL, box(host, "c1"))
 
 
 # Many at once, and many there.
@@ -372,8 +462,9 @@ def test_the_cost_does_not_grow(host):
     allocate(10)
     # The call that finds the folder changed reads all of it: here it can be seen.
     assert reads_the_folder(calls("STATUS"))
-    # The first DEL makes the folder of the attachments' locks.
-    calls("DEL")
+    # The first ones make the folder of the attachments' locks, and the last reserved address.
+    for verb in ("ADD", "DEL"):
+        calls(verb)
     few = {verb: calls(verb) for verb in ("ADD", "CHECK", "DEL")}
     allocate(5000)
     assert host.call("host-local", "STATUS", large).status == 0

@@ -272,8 +272,9 @@ def _allocations(kind: str, content: bytes) -> None:
     run, owner = _range(), Owner("c1", "eth0")
     store = Store(folder(), "net1")
     with store.locked() as allocations:
-        assert allocations.claim(owner, run, run.address(1))
-        allocations.record(owner, Sandbox(), {0: run.address(1)})
+        allocations.prepare(owner, Sandbox())
+        assert allocations.claim(run, run.address(1))
+        allocations.record({0: run.address(1)})
     index = f"{folder()}/.cni-py/net1"
     path = {
         "state": f"{index}/state",
@@ -294,8 +295,10 @@ def _allocations(kind: str, content: bytes) -> None:
         assert all(0 <= one < run.size for one in free)
         # Whatever the index says, an address that has a file with an owner is not given away.
         other = Owner("c2", "eth0")
-        assert not allocations.claim(other, run, run.address(1))
+        allocations.prepare(other, Sandbox())
+        assert not allocations.claim(run, run.address(1))
         allocations.holder(run.address(2))
         allocations.release(owner)
     with store.locked() as allocations:
-        assert allocations.claim(other, run, run.address(1))
+        allocations.prepare(other, Sandbox())
+        assert allocations.claim(run, run.address(1))
