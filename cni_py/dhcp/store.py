@@ -104,6 +104,10 @@ class Store:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
+    def damaged(self) -> list[str]:
+        """The paths of the records that were set aside. Raises KernelError."""
+        return state_files.all_aside(self._folder)
+
     def _names(self) -> list[str]:
         try:
             return sorted(one for one in os.listdir(self._folder) if one.endswith(_SUFFIX))

@@ -12,7 +12,7 @@ import msgspec
 from cni_py.dhcp import options, protocol
 from cni_py.dhcp.caller import Caller, NoDaemonError
 from cni_py.dhcp.lease import result_of
-from cni_py.kernel import interruption
+from cni_py.kernel import interruption, state_files
 from cni_py.kernel.errors import unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
@@ -161,6 +161,8 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 
     The daemon forgets by itself what has lost its interface.
     """
+    from cni_py.dhcp.store import Store
+
     network = call.request.network
     try:
         with Caller(_path(call.config.ipam.daemon_socket_path)) as caller:
@@ -169,10 +171,11 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
                 if collection.takes("DHCP lease", one):
                     caller.ask(protocol.Release(attachment=one), protocol.Done)
     except NoDaemonError:
-        from cni_py.dhcp.store import Store
-
         if Store().has_network(network):
             raise
+    for path in Store().damaged():
+        if collection.takes(f"lease {path}", state_files.key_of(path)):
+            state_files.discard(path)
 
 
 @contextmanager

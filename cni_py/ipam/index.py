@@ -110,6 +110,7 @@ class Index:
     """The files of the index in `folder`; `create` makes it."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self._owners = os.path.join(folder, "owners")
         self._used = os.path.join(folder, "used")
         self._state = os.path.join(folder, "state")
@@ -242,13 +243,6 @@ class Index:
             return
         except IsADirectoryError as error:
             self.set_aside(path, str(error.strerror))
-
-    def put_aside(self) -> list[str]:
-        """The paths of what was set aside."""
-        try:
-            return [os.path.join(self.damaged, name) for name in sorted(os.listdir(self.damaged))]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
 
 def is_address(name: str) -> bool:

@@ -195,7 +195,7 @@ class Allocations:
 
     def set_aside(self) -> list[str]:
         """The paths of what was damaged and set aside: of the folder and the index."""
-        return self._index.put_aside()
+        return state_files.all_aside(self._index.folder)
 
     # Changing.
 

@@ -236,6 +236,22 @@ def was_set_aside(path: str) -> bool:
     return not is_of_earlier_boot(status.st_ctime_ns)
 
 
+def all_aside(folder: str) -> list[str]:
+    """The paths of what was set aside of a folder. Raises KernelError."""
+    aside = os.path.join(folder, DAMAGED)
+    try:
+        return [os.path.join(aside, name) for name in sorted(os.listdir(aside))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise kernel_error(f"list {aside}", error) from error
+
+
+def key_of(path: str) -> str:
+    """The attachment's key that is the file's name."""
+    return os.path.basename(path).partition(".")[0]
+
+
 def forget(path: str) -> None:
     """Remove what is at `path`, unfinished, or set aside of it. Raises KernelError."""
     aside = _aside_of(path)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import firewalld, iptables, links
+import msgspec
+
+from cni_py.kernel import firewalld, iptables, links, state_files
 from cni_py.kernel.errors import unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.nftables import nftables, nftables_if_installed
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
+from cni_py.spec.attachment import Attachment
 from cni_py.spec.config import PluginConfig
 from cni_py.spec.errors import CniError, Code
 
@@ -44,6 +48,7 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL reads of containers that no record tells of."""
 
     firewalld_zone: str = "trusted"
+    ingress_policy: str = ""
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
@@ -51,7 +56,6 @@ class Config(DelConfig, frozen=True, kw_only=True):
 
     backend: str = ""
     iptables_admin_chain_name: str = "CNI-ADMIN"
-    ingress_policy: str = ""
 
 
 def add(call: Call[Config]) -> Result:
@@ -80,17 +84,21 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
     teardown = Teardown()
     with teardown.step(), step("look for rules"):
         firewall_nftables.forget(call.attachment.key)
-    prev = call.prev_result
-    addresses = [] if prev is None else _addresses(prev, call.ifname)
     key = call.attachment.key
+    lost = _lost(call)
+    addresses = lost.addresses
     free = [one for one in addresses if firewall_record.live_holder(one, key) is None]
     if free:
         with teardown.step(), step("look for rules"):
             firewall_iptables.forget_addresses(free, (4, 6))
         with teardown.step(), step("look for rules"):
             firewall_zone.forget(call.config.firewalld_zone, free)
+    if lost.bridge:
+        with teardown.step(), step("look for isolation"):
+            _end_isolation(lost)
     teardown.finish()
-    # One that was never finished.
+    firewall_record.release(lost)
+    # One that was damaged, or never finished.
     RECORDS.drop(call.attachment)
 
 
@@ -126,11 +134,16 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 -
     """Remove the rules of the attachments that the collection takes."""
     evidence = Evidence()
     teardown = Teardown()
+    damaged = RECORDS.damaged()
     for record in RECORDS.taken(collection, "firewall rules", evidence.against_record):
         with teardown.step():
             _remove(record)
     with teardown.step():
         firewall_nftables.collect(collection)
+    for path in damaged:
+        if not os.path.lexists(path):
+            with teardown.step():
+                _forget_noted(state_files.key_of(path), collection.network)
     teardown.finish()
     RECORDS.collect(collection, lambda key: evidence.against_record(RECORDS.by_key(key)))
 
@@ -294,6 +307,69 @@ def _set_up(record: Record) -> None:
         firewall_iptables.set_up(record)
     if record.backend == FIREWALLD:
         firewall_zone.set_up(record)
+
+
+def _lost(call: Call[Config] | Call[DelConfig]) -> Record:
+    """What can be known of an attachment without its record: of no backend.
+
+    Beside a damaged record it is noted what it held. Without one the previous result tells it.
+    """
+    prev, policy = call.prev_result, call.config.ingress_policy or OPEN
+    addresses = () if prev is None else tuple(_addresses(prev, call.ifname))
+    bridge = ""
+    if RECORDS.is_damaged(call.attachment.key):
+        noted, bridge, policy = firewall_record.noted(call.attachment.key)
+        addresses = tuple(dict.fromkeys((*addresses, *noted)))
+    elif prev is not None and policy != OPEN:
+        bridge = _once_reached_through(prev, policy)
+        if bridge and firewall_record.has_other_ports(bridge, call.attachment):
+            # What they ask for was lost too.
+            bridge = ""
+    return _of_no_backend(call.attachment, addresses, bridge, policy)
+
+
+def _of_no_backend(
+    attachment: Attachment, addresses: tuple[str, ...], bridge: str, policy: str
+) -> Record:
+    return Record(
+        attachment=attachment,
+        sandbox=kept.NOWHERE,
+        backend="",
+        addresses=addresses,
+        policy=policy if bridge else OPEN,
+        bridge=bridge,
+    )
+
+
+def _forget_noted(key: str, network: str) -> None:
+    """Take away what is noted of an attachment whose damaged record GC has taken."""
+    addresses, bridge, policy = firewall_record.noted(key)
+    lost = _of_no_backend(Attachment(network, "", ""), addresses, bridge, policy)
+    free = [one for one in addresses if firewall_record.live_holder(one, key) is None]
+    if free:
+        firewall_iptables.forget_addresses(free, (4, 6))
+    firewall_record.release_noted(key)
+    if bridge:
+        _end_isolation(lost)
+
+
+def _once_reached_through(result: Result, policy: str) -> str:
+    """The bridge, which may be gone; `""` where none is named."""
+    try:
+        return _reached_through(result, policy)[0]
+    except CniError:
+        return next((one.name for one in result.interfaces if not one.sandbox), "")
+
+
+def _end_isolation(lost: Record) -> None:
+    """Take away the isolation of the bridge that nobody else asks for, whoever has set it."""
+    with firewall_record.serialised(lost):
+        if nftables_if_installed() is not None:
+            firewall_nftables.tear_down(msgspec.structs.replace(lost, isolation=NFTABLES))
+        there = [one for one in lost.addresses if iptables.available(6 if ":" in one else 4)]
+        if there:
+            isolated = msgspec.structs.replace(lost, isolation=IPTABLES, addresses=tuple(there))
+            firewall_iptables.tear_down(isolated, ())
 
 
 def _remove(record: Record) -> None:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import links, lock
+from cni_py.kernel import links, lock, state_files
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netlink import Netlink
 
 from . import records, veth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from cni_py.spec.attachment import Attachment
 
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
 
@@ -98,7 +100,17 @@ def hold(record: Record) -> None:
 
 def release(record: Record) -> None:
     """Take that back. Raises KernelError."""
-    for path in _held_by(record):
+    _release(_held_by(record))
+
+
+def release_noted(wanted: str) -> None:
+    """Take back all that is noted of a key. Raises KernelError."""
+    found = [f"{folder}/{name}" for folder in _names("") for name in _names(folder)]
+    _release(f"{_HELD}/{one}" for one in found if state_files.key_of(one) == wanted)
+
+
+def _release(paths: Iterable[str]) -> None:
+    for path in paths:
         try:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -108,6 +120,34 @@ def release(record: Record) -> None:
         except OSError as error:
             if error.errno not in records.NOT_EMPTY:
                 raise kernel_error(f"remove {path}", error) from error
+
+
+def noted(wanted: str) -> tuple[tuple[str, ...], str, str]:
+    """The addresses, bridge and policy that are noted of a key whose record was damaged.
+
+    This looks at every address and bridge of the host.
+    """
+    addresses, bridge, policy = [], "", OPEN
+    for folder in _names(""):
+        for name in _names(folder):
+            key, _, asked = name.partition(".")
+            if key != wanted:
+                continue
+            if folder.startswith(_ADDRESS):
+                addresses.append(folder.removeprefix(_ADDRESS))
+            else:
+                bridge, policy = folder.removeprefix(_BRIDGE), asked
+    return tuple(addresses), bridge, policy
+
+
+def has_other_ports(bridge: str, attachment: Attachment) -> bool:
+    """Whether a bridge has ports besides the attachment's. Raises KernelError."""
+    with Netlink() as host:
+        link = links.get(host, bridge)
+        if link is None:
+            return False
+        ports = [one for one in links.dump(host, "veth") if one.master == link.ifindex]
+    return any(one.name != attachment.host_ifname for one in ports)
 
 
 def is_held(address: str, besides: str) -> bool:

@@ -6,6 +6,9 @@ before anything else sees them. The interface has the parameter as long as a con
 
     /run/cni-py/portmap/localnet/cni0/<key>     one file a container
     /run/cni-py/portmap/localnet/cni0/set       the parameter was 0 before
+
+The guard says the last too, as far as it can: where the files are lost, it tells which interfaces
+have the parameter by us.
 """
 
 from __future__ import annotations
@@ -35,9 +38,11 @@ def allow(interface: str, key: str, guard: Callable[[str], None]) -> None:
     with _locked(interface):
         os.makedirs(folder, 0o700, exist_ok=True)
         _touch(f"{folder}/{key}")
-        guard(interface)
-        if sysctl.read(_key(interface)) != "1":
+        is_off = sysctl.read(_key(interface)) != "1"
+        if is_off:
             _touch(f"{folder}/{_SET}")
+        guard(interface)
+        if is_off:
             sysctl.write(_key(interface), "1")
 
 
@@ -58,6 +63,21 @@ def forbid(interface: str, key: str, unguard: Callable[[str], None]) -> None:
         unguard(interface)
         _remove(f"{folder}/{_SET}")
         os.rmdir(folder)
+
+
+def forbid_lost(interface: str, unguard: Callable[[str], None], *, was_off: bool) -> None:
+    """Put a guarded interface back that no file tells of, and nobody needs. Raises CniError."""
+    with _locked(interface):
+        if os.path.isdir(f"{_FOLDER}/{interface}"):
+            return
+        if was_off:
+            sysctl.write_if_present(_key(interface), "0")
+        unguard(interface)
+
+
+def was_off(interface: str) -> bool:
+    """Whether the parameter was 0 before."""
+    return os.path.exists(f"{_FOLDER}/{interface}/{_SET}")
 
 
 def is_allowed(interface: str) -> bool:

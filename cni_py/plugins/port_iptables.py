@@ -126,6 +126,11 @@ def remove_shared() -> None:
         os.unlink(_IN_USE)
 
 
+def maps_any(version: int) -> bool:
+    """Whether any port of an IP version is mapped."""
+    return iptables.available(version) and bool(iptables.rules(version, _NAT, _DNAT))
+
+
 def collect(collection: Collection) -> None:
     """Take away the chains of the containers that the collection takes."""
     for version in _VERSIONS:

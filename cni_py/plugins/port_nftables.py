@@ -77,6 +77,7 @@ _VERSIONS = (4, 6)
 _LOOKUPS = ("portifat", "portif", "portat", "port")
 _MAPS = (*_LOOKUPS, "portsnat")
 _GUARDED = "portlocalnet"
+_WAS_OFF = "route_localnet was 0"
 _REFERENCE_TABLE = "cni_hostport"
 MAPPING_CHAIN = "portlookup"
 REFERENCE_CHAIN = "hostports"
@@ -190,10 +191,10 @@ def check(record: Record) -> None:
     _check_chains(nft, (*_base_rules(), *_snat_chains(record), *_condition_chains(record)))
 
 
-def restored(records: Iterable[Record], guarded: Iterable[str]) -> list[Command]:
+def restored(records: Iterable[Record], guarded: dict[str, bool]) -> list[Command]:
     """The commands that bring the records' rules back, whatever is left of them.
 
-    `guarded` are the interfaces to guard.
+    `guarded` are the interfaces to guard, each with what `guard` is told of it.
     """
     nft = nftables()
     commands = list(_base())
@@ -204,19 +205,22 @@ def restored(records: Iterable[Record], guarded: Iterable[str]) -> list[Command]
             if _text(key) in have[name]:
                 commands.append(INET.element("delete", name, key))
             commands.append(_element("add", record.attachment, name, key, value))
-    return [*commands, *(INET.element("add", _GUARDED, one) for one in sorted(guarded))]
+    return [*commands, *(_guarding(name, was_off=guarded[name]) for name in sorted(guarded))]
 
 
-def guard(name: str) -> None:
-    """Drop what comes in through the interface from or to 127.0.0.0/8. Raises CniError."""
+def guard(name: str, *, was_off: bool) -> None:
+    """Drop what comes in through the interface from or to 127.0.0.0/8. Raises CniError.
+
+    That `was_off`, which is route_localnet, is noted with it.
+    """
     nft = nftables()
     what = f"keep packets to 127.0.0.0/8 out of {name}"
     try:
-        nft.apply(what, INET.element("add", _GUARDED, name))
+        nft.apply(what, _guarding(name, was_off=was_off))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
-        nft.apply(what, *_base(), INET.element("add", _GUARDED, name))
+        nft.apply(what, *_base(), _guarding(name, was_off=was_off))
 
 
 def unguard(name: str) -> None:
@@ -232,6 +236,18 @@ def is_guarded(name: str) -> bool:
     """Whether what comes in through the interface is looked at."""
     nft = nftables()
     return INET.listing(nft, _GUARDED, f'"{name}"') is not None
+
+
+def guarded() -> list[tuple[str, bool]]:
+    """The guarded interfaces, each with what `guard` was told of it."""
+    found = INET.elements(nftables(), "set", _GUARDED)
+    return [(name, comment == _WAS_OFF) for name, comment in found]
+
+
+def maps_any(version: int) -> bool:
+    """Whether any port of an IP version is mapped."""
+    nft = nftables()
+    return any(_labelled(nft, f"{name}{version}") for name in _LOOKUPS)
 
 
 def chains_named(names: Iterable[str]) -> bool:
@@ -314,6 +330,11 @@ def _base_rules() -> list[Command]:
         verdict = {"vmap": {"key": field(version, "daddr"), "data": f"@portsnat{version}"}}
         rules.append(INET.rule("portpostrouting", translated, verdict))
     return [*rules, *_guard_rules()]
+
+
+def _guarding(name: str, *, was_off: bool) -> Command:
+    value = {"elem": {"val": name, "comment": _WAS_OFF}} if was_off else name
+    return INET.element("add", _GUARDED, value)
 
 
 def _guard_rules() -> list[Command]:

@@ -65,7 +65,6 @@ _FLUSHED = ("udp", "sctp")
 _CONTAINER_SIDE = ("bridge", "veth", "tun")
 # What can be named in a rule as it is.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@+-]+")
-_NOTHING = records.Sandbox(path="", cookie=None, device=0, inode=0)
 
 
 def add(call: Call[Config]) -> Result:
@@ -120,12 +119,16 @@ def check(call: Call[Config]) -> None:
         return
     record = RECORDS.load(call.attachment)
     if record is None:
-        record = _planned(call, result, _NOTHING)
+        record = _planned(call, result, records.NOWHERE)
         wanted = port_claims.without_own(call.attachment, record.mappings)
         record = msgspec.structs.replace(record, mappings=tuple(wanted))
     if not record.mappings:
         return
-    if record.sandbox is _NOTHING and record.backend == NFTABLES and _has_iptables_chain(call):
+    if (
+        record.sandbox is records.NOWHERE
+        and record.backend == NFTABLES
+        and _has_iptables_chain(call)
+    ):
         # The reference's, whose default it is.
         record = msgspec.structs.replace(record, backend=IPTABLES)
     backend = port_nftables if record.backend == NFTABLES else port_iptables
@@ -134,7 +137,7 @@ def check(call: Call[Config]) -> None:
         what = f"route_localnet of {record.interface}"
         if not localnet.is_allowed(record.interface):
             raise interface.differs(what, "1", "0")
-        if record.sandbox is not _NOTHING and not _is_guarded(record.interface):
+        if record.sandbox is not records.NOWHERE and not _is_guarded(record.interface):
             raise interface.differs(f"guard of {record.interface}", "a rule that drops", "none")
 
 
@@ -174,6 +177,8 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 -
         port_claims.tidy()
         with teardown.step():
             _remove_shared()
+        with teardown.step():
+            _forbid_lost()
     teardown.finish()
 
 
@@ -187,7 +192,7 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
     nft = nftables_if_installed() is not None
     by_nftables = [one for one in alive if one.backend == NFTABLES]
     lines = port_iptables.restored(one for one in alive if one.backend == IPTABLES)
-    guarded = {one.interface for one in alive if one.interface}
+    guarded = {one.interface: localnet.was_off(one.interface) for one in alive if one.interface}
     if not nft:
         raw = [one for name in sorted(guarded) for one in port_iptables.missing_guards(name)]
         return [], {**lines, **({(4, "raw"): raw} if raw else {})}
@@ -310,7 +315,20 @@ def _tear_down_unrecorded(attachment: Attachment) -> None:
     port_claims.release_all(lambda key, _: key == attachment.key)
     with teardown.step():
         _remove_shared()
+    with teardown.step():
+        _forbid_lost()
     teardown.finish()
+
+
+def _forbid_lost() -> None:
+    """Put the interfaces back whose files are lost, once no port is mapped that may need them."""
+    if nftables_if_installed() is None:
+        return
+    used = {name for name, _ in localnet.users()}
+    lost = [one for one in port_nftables.guarded() if one[0] not in used]
+    if lost and not port_nftables.maps_any(4) and not port_iptables.maps_any(4):
+        for name, was_off in lost:
+            localnet.forbid_lost(name, _unguard, was_off=was_off)
 
 
 def _may_have_rules(attachment: Attachment) -> bool:
@@ -384,7 +402,10 @@ def _own_flows(netlink: Netlink, one: Mapped) -> Iterable[Flow]:
 
 
 def _guard(name: str) -> None:
-    (port_iptables if nftables_if_installed() is None else port_nftables).guard(name)
+    if nftables_if_installed() is None:
+        port_iptables.guard(name)
+    else:
+        port_nftables.guard(name, was_off=localnet.was_off(name))
 
 
 def _unguard(name: str) -> None:

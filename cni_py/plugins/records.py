@@ -68,6 +68,10 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         return why_gone(self.path, self.is_it)
 
 
+# That of a record that is not known.
+NOWHERE = Sandbox(path="", cookie=None, device=0, inode=0)
+
+
 def find(sandbox: Sandbox, netns: str) -> Netns | None:
     """The recorded namespace, open: at the path `netns`, or where it was. None if it is gone.
 
@@ -159,14 +163,12 @@ class Records(Generic[R]):
 
         Among them what was set aside. `evidence` is given an attachment's key. Raises KernelError.
         """
-        names = self._names() + self._names(state_files.DAMAGED)
-        self._collect(names, collection, evidence)
+        self._collect(self._paths() + self.damaged(), collection, evidence)
 
     def every(self) -> Iterator[R]:
         """All records of this boot; those of others are removed, and damaged ones set aside."""
-        for name in self._names():
-            path = f"{self.folder}/{name}"
-            record = self._of_any_boot(path) if name.endswith(_SUFFIX) else None
+        for path in self._paths():
+            record = self._of_any_boot(path) if path.endswith(_SUFFIX) else None
             if record is None:
                 continue
             if record.boot == boot_id():
@@ -180,7 +182,7 @@ class Records(Generic[R]):
 
         What was set aside is removed here. Raises KernelError.
         """
-        self._collect(self._names(state_files.DAMAGED), collection, lambda _: "")
+        self._collect(self.damaged(), collection, lambda _: "")
         return [
             one
             for one in self.every()
@@ -188,23 +190,26 @@ class Records(Generic[R]):
         ]
 
     def _collect(
-        self, names: list[str], collection: Collection, evidence: Callable[[str], str]
+        self, paths: list[str], collection: Collection, evidence: Callable[[str], str]
     ) -> None:
-        for name in names:
-            path = f"{self.folder}/{name}"
-            key = name.rpartition("/")[2].split(".")[0]
+        for path in paths:
+            key = state_files.key_of(path)
             if collection.takes(f"record {path}", key, partial(evidence, key)):
                 state_files.discard(path)
 
-    def _names(self, within: str = "") -> list[str]:
-        """The files in the folder, or in one of its folders: with that one's name before it."""
+    def damaged(self) -> list[str]:
+        """The paths of the records that are set aside, now or before. Raises KernelError."""
+        for _ in self.every():
+            continue
+        return state_files.all_aside(self.folder)
+
+    def _paths(self) -> list[str]:
         try:
-            names = sorted(os.listdir(f"{self.folder}/{within}"))
+            return [f"{self.folder}/{name}" for name in sorted(os.listdir(self.folder))]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise kernel_error(f"list {self.folder}", error) from error
-        return [f"{within}/{name}" for name in names] if within else names
 
     def _read(self, path: str) -> R | None:
         record = self._of_any_boot(path)

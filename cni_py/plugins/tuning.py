@@ -102,6 +102,14 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
         with teardown.step():
             _restore_where_it_is(backup, "", own.ifname)
             state_files.forget(path)
+    valid = {(one.container_id, one.ifname) for one in collection.valid or ()}
+    for path in state_files.all_aside(call.config.folder):
+        # Of whichever network it is, nobody reads it any more.
+        if tuning_backup.named(path) in valid:
+            continue
+        if collection.takes_unowned(path, "it was damaged, and has been done without"):
+            with teardown.step():
+                state_files.discard(path)
     teardown.finish()
 
 

@@ -75,6 +75,12 @@ def _name_of(attachment: Attachment) -> str:
     return f"{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
 
 
+def named(path: str) -> tuple[str, str]:
+    """The container and interface that a file is named after."""
+    container_id, _, ifname = os.path.basename(path).removesuffix(_SUFFIX).rpartition("_")
+    return container_id, ifname
+
+
 def read(path: str) -> tuple[bytes, Backup | None]:
     """The file as it is, and what it says: None for no file, or a damaged one.
 
