@@ -227,18 +227,93 @@ def _carry_out(name: str, request: Request, output: Output) -> None:
     verb = request.environment.verb
     if verb == "ADD":
         _refuse_own_netns(request)
+        _finish_deferred(request)
         call = typed_call(request, plugin.Config)
         with alone(name, request.attachment), call.scope:
             _print_result(plugin.add(call), request.cni_version, output)
     elif verb == "DEL":
-        with alone(name, request.attachment):
-            _delete(plugin, request)
+        _delete_alone(name, plugin, request)
     elif verb == "CHECK":
         plugin.check(typed_call(request, plugin.Config))
     elif verb == "STATUS":
         plugin.status(typed_call(request, plugin.Config))
     else:
         _collect(name, request)
+
+
+class Carried(NamedTuple):
+    """What became of a deferred DEL, as far as it is known; with `error` it is tried again."""
+
+    plugin: str = ""
+    container: str = ""
+    network: str = ""
+    error: CniError | None = None
+
+
+def carry_out_deferred(name: str) -> Carried:
+    """Carry out a DEL that a launcher has written down, and forget it where it succeeded.
+
+    One that is refused before it has begun is set aside: no retry mends it. Nothing is raised.
+    """
+    from .kernel import deferred
+
+    carried = Carried()
+    try:
+        with deferred.claimed(name) as one:
+            if one is None:
+                return carried
+            container = one.environ.get("CNI_CONTAINERID", "")
+            carried = Carried(one.plugin, container)
+            if one.elsewhere:
+                msg = f"the deferred DEL cannot be carried out here: {one.elsewhere}"
+                raise CniError(Code.TRY_AGAIN_LATER, msg)
+            with deferred.in_place(one) as environ:
+                try:
+                    plugin, request = _readable(one.plugin, environ, one.stdin)
+                except CniError as error:
+                    deferred.set_aside(name, str(error))
+                    return carried
+                carried = carried._replace(network=request.network)
+                _delete_alone(one.plugin, plugin, request)
+            deferred.forget(name)
+    except BaseException as error:  # noqa: BLE001 - the caller goes on with the next one
+        if not isinstance(error, (CniError, interruption.Interrupted)):
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+        return carried._replace(error=cni_error_of(error))
+    return carried
+
+
+def _readable(name: str, environ: Mapping[str, str], stdin: bytes) -> tuple[Plugin, Request]:
+    """The plugin and its request. Raises CniError for what DEL refuses."""
+    from .spec.call import read_request, typed_call
+
+    if name not in EXECUTABLES:
+        raise CniError(Code.INVALID_ENVIRONMENT, f'there is no plugin "{name}"')
+    plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
+    request = _gated(name, read_request(read_environment(environ), environ, stdin))
+    typed_call(request, plugin.DelConfig)
+    return plugin, request
+
+
+def _finish_deferred(request: Request) -> None:
+    """An ADD comes after the DELs of the attachment that have been deferred. Raises CniError 11."""
+    from .kernel import deferred
+
+    environment = request.environment
+    for name in deferred.pending_of(environment.container_id, environment.ifname):
+        error = carry_out_deferred(name).error
+        if error is not None:
+            msg = f"an earlier DEL of the attachment has been deferred and fails: {error.msg}"
+            raise CniError(Code.TRY_AGAIN_LATER, msg, error.details) from error
+
+
+def _delete_alone(name: str, plugin: Plugin, request: Request) -> None:
+    from .kernel.lock import alone
+
+    with alone(name, request.attachment):
+        _delete(plugin, request)
 
 
 def _print_result(result: Result, version: str, output: Output) -> None:

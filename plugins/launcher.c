@@ -14,12 +14,19 @@
  * the socket, which the server takes for the same. Where nobody listens, or the server goes away
  * before A, the Python executable does the call. The folder of those is written into
  * `executables` when the launcher is installed.
+ *
+ * A DEL can be repeated: its input is kept, so that it is handed over once more where it ends without
+ * an answer. Where nobody can carry it out at all, it is written down for the next server, and the
+ * runtime hears of success: docs/decisions/0029-deferred-del.md.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,7 +34,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
@@ -40,16 +49,32 @@
 #define END_SECONDS 100
 #define TRY_AGAIN_LATER 11
 #define PLUGIN_NOT_AVAILABLE 50
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+/* What may wait for a server: kubelet asks again for whatever is refused. */
+#define MAX_DEFERRED_FILES 4096
+#define MAX_DEFERRED_BYTES (16L * 1024 * 1024)
+#define MAX_CONFIG_BYTES (1024L * 1024)
+
+/* What `await_end` and `serve` say of a call that has no exit status. */
+enum { NOT_BEGUN = -1, ENDED_WITHOUT_ANSWER = -2 };
 
 enum { FD_STDIN, FD_STDOUT, FD_STDERR, FD_OWN_NETNS, FD_CWD, FD_CONTAINER_NETNS, FD_COUNT };
 
 static const char default_socket[] = "/run/cni-py/cni.sock";
+static const char state_folder[] = "/run/cni-py";
+static const char deferred_folder[] = "/run/cni-py/deferred";
 static const char magic[4] = {'C', 'N', 'I', '1'};
+static const char deferred_magic[5] = {'C', 'N', 'I', 'D', '1'};
 
 /* 512 bytes that `cni-py install` finds by their beginning and fills with a folder's path. */
 static volatile char executables[512] = "@cni-py executables@";
 
 static volatile sig_atomic_t pending_signal;
+/* Whether a signal has been passed on. */
+static bool interrupted;
 
 extern char **environ;
 
@@ -58,17 +83,19 @@ static void note_signal(int number)
     pending_signal = number;
 }
 
-static void write_all(int fd, const char *data, size_t length)
+/* Writes all of it; false where that fails. */
+static bool write_all(int fd, const char *data, size_t length)
 {
     while (length > 0) {
         ssize_t written = write(fd, data, length);
         if (written < 0 && errno == EINTR)
             continue;
         if (written <= 0)
-            return;
+            return false;
         data += written;
         length -= (size_t)written;
     }
+    return true;
 }
 
 /* Prints a CNI error. `msg` and `details` have no characters that JSON escapes. */
@@ -84,14 +111,14 @@ static int refuse(int code, const char *msg, const char *details)
     return 1;
 }
 
-static int unavailable_code(void)
+static bool is_verb(const char *wanted)
 {
     const char *verb = getenv("CNI_COMMAND");
-    return verb != NULL && strcmp(verb, "STATUS") == 0 ? PLUGIN_NOT_AVAILABLE : TRY_AGAIN_LATER;
+    return verb != NULL && strcmp(verb, wanted) == 0;
 }
 
 /* Executes the Python executable of the same name; returns only where that fails. */
-static int execute_python(const char *name, char **argv)
+static void execute_python(const char *name, char **argv)
 {
     char folder[sizeof executables], path[sizeof executables + NAME_MAX + 2];
     for (size_t i = 0; i < sizeof folder; i++)
@@ -100,8 +127,12 @@ static int execute_python(const char *name, char **argv)
     int length = snprintf(path, sizeof path, "%s/%s", folder, name);
     if (folder[0] == '/' && length > 0 && (size_t)length < sizeof path)
         execv(path, argv);
-    return refuse(unavailable_code(), "no cni-py server is listening",
-                  "start it, or install the Python executables on this host");
+}
+
+static int refuse_without_server(const char *details)
+{
+    return refuse(is_verb("STATUS") ? PLUGIN_NOT_AVAILABLE : TRY_AGAIN_LATER,
+                  "no cni-py server is listening", details);
 }
 
 /* A connected socket; -1 where nobody listens, -2 where somebody does and does not answer. */
@@ -162,9 +193,18 @@ static void note_streams(int streams[3])
     }
 }
 
+static bool append_environment(struct call *call)
+{
+    for (char **variable = environ; *variable != NULL; variable++)
+        if (**variable != '\0' && !append(call, *variable))
+            return false;
+    return true;
+}
+
 /* Prepares the call before the server is bothered; false where it does not fit. */
 static bool prepare_call(struct call *call, const char *name, const int streams[3])
 {
+    call->count = 0;
     const char *netns = getenv("CNI_NETNS");
     int fds[FD_COUNT] = {
         [FD_STDIN] = streams[STDIN_FILENO],
@@ -187,12 +227,7 @@ static bool prepare_call(struct call *call, const char *name, const int streams[
     memcpy(call->message, magic, sizeof magic);
     call->length = sizeof magic;
     call->message[call->length++] = (char)mask;
-    if (!append(call, name))
-        return false;
-    for (char **variable = environ; *variable != NULL; variable++)
-        if (!append(call, *variable))
-            return false;
-    return true;
+    return append(call, name) && append_environment(call);
 }
 
 /* Sends the call; false where it cannot be sent, and then nothing has been. */
@@ -221,10 +256,10 @@ static bool send_call(int server, struct call *call)
 }
 
 /* Closes what was opened for the call alone. */
-static void close_call(struct call *call)
+static void close_call(struct call *call, int held)
 {
     for (size_t i = 0; i < call->count; i++)
-        if (call->fds[i] > STDERR_FILENO)
+        if (call->fds[i] > STDERR_FILENO && call->fds[i] != held)
             close(call->fds[i]);
 }
 
@@ -232,6 +267,7 @@ static void pass_on_signal(int server)
 {
     char message[2] = {'S', (char)pending_signal};
     pending_signal = 0;
+    interrupted = true;
     /* A server that is gone shows as the end of the connection. */
     (void)!send(server, message, sizeof message, MSG_NOSIGNAL);
 }
@@ -243,7 +279,7 @@ static time_t seconds(void)
     return now.tv_sec;
 }
 
-/* Waits for the end of the call; -1 where the server went away before it had begun. */
+/* Waits for the end of the call: its exit status, NOT_BEGUN or ENDED_WITHOUT_ANSWER. */
 static int await_end(int server)
 {
     static char answer[MAX_ANSWER_BYTES];
@@ -285,12 +321,238 @@ static int await_end(int server)
         }
     }
     if (!begun)
-        return -1;
+        return NOT_BEGUN;
     /* What is on standard output already is the document, or its beginning. */
-    if (writing)
-        return 1;
-    return refuse(TRY_AGAIN_LATER, "the cni-py server ended during the call",
-                  "what the call had begun is taken back by the next DEL or GC");
+    return writing ? 1 : ENDED_WITHOUT_ANSWER;
+}
+
+/* Hands the call over and waits: its exit status, NOT_BEGUN or ENDED_WITHOUT_ANSWER. */
+static int serve(const char *name, const char *path, const int streams[3], int held)
+{
+    if (!prepare_call(&this_call, name, streams)) {
+        close_call(&this_call, held);
+        return NOT_BEGUN;
+    }
+    int server = connect_server(path);
+    if (server < 0)
+        close_call(&this_call, held);
+    if (server == -2)
+        return refuse(TRY_AGAIN_LATER, "the cni-py server is too busy to take the call",
+                      "its queue was full for 10 seconds");
+    if (server < 0)
+        return NOT_BEGUN;
+
+    struct sigaction noted = {.sa_handler = note_signal};
+    sigset_t ending;
+    sigemptyset(&ending);
+    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        sigaddset(&ending, numbers[i]);
+        sigaction(numbers[i], &noted, NULL);
+    }
+    sigset_t before;
+    sigprocmask(SIG_BLOCK, &ending, &before);
+    bool sent = send_call(server, &this_call);
+    /* A namespace lives as long as it is open here: it is the worker's now. */
+    close_call(&this_call, held);
+    int status = sent ? await_end(server) : NOT_BEGUN;
+    close(server);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
+/*
+ * Copies standard input into memory, so that it can be read more than once. Returns -1 where that
+ * cannot be begun, and -2 where it fails halfway.
+ */
+static int hold_stdin(void)
+{
+    static char piece[64 * 1024];
+    int held = memfd_create("stdin", MFD_CLOEXEC);
+    if (held < 0)
+        return -1;
+    for (;;) {
+        ssize_t length = read(STDIN_FILENO, piece, sizeof piece);
+        if (length < 0 && errno == EINTR)
+            continue;
+        if (length == 0 && lseek(held, 0, SEEK_SET) == 0)
+            return held;
+        if (length <= 0 || write(held, piece, (size_t)length) != length) {
+            close(held);
+            return -2;
+        }
+    }
+}
+
+/* The folder of deferred DELs, which only its owner may see; -1 where there can be none. */
+static int open_deferred_folder(void)
+{
+    if (mkdir(state_folder, 0700) < 0 && errno != EEXIST)
+        return -1;
+    if (mkdir(deferred_folder, 0700) < 0 && errno != EEXIST)
+        return -1;
+    int folder = open(deferred_folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+    if (folder >= 0 && (fstat(folder, &status) < 0 || status.st_uid != geteuid() ||
+                        (status.st_mode & (S_IWGRP | S_IWOTH)) != 0)) {
+        close(folder);
+        return -1;
+    }
+    return folder;
+}
+
+/* Whether another file of that size has room in the folder. */
+static bool has_room(int folder, long size)
+{
+    int again = dup(folder);
+    DIR *listing = again < 0 ? NULL : fdopendir(again);
+    if (listing == NULL)
+        return false;
+    long files = 0, bytes = size;
+    struct stat status;
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL; files++)
+        if (fstatat(folder, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+            bytes += status.st_size;
+    closedir(listing);
+    /* Two of the entries are the folder and its parent. */
+    return files - 2 < MAX_DEFERRED_FILES && bytes <= MAX_DEFERRED_BYTES;
+}
+
+/* The number of this process's network namespace, which no other one gets until the next boot. */
+static uint64_t netns_cookie(void)
+{
+    uint64_t cookie = 0;
+    socklen_t length = sizeof cookie;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) < 0)
+        cookie = 0;
+    close(fd);
+    return cookie;
+}
+
+/* The same of the container's, where this process stays: it has nothing else to do. 0 for none. */
+static uint64_t enter_container(void)
+{
+    const char *netns = getenv("CNI_NETNS");
+    if (netns == NULL || netns[0] == '\0')
+        return 0;
+    int fd = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return 0;
+    bool entered = setns(fd, CLONE_NEWNET) == 0;
+    close(fd);
+    return entered ? netns_cookie() : 0;
+}
+
+static bool append_number(struct call *call, uint64_t number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, number);
+    return append(call, text);
+}
+
+static bool append_boot(struct call *call)
+{
+    char text[64] = "";
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[length > 0 && text[length - 1] == '\n' ? length - 1 : 0] = '\0';
+    return text[0] != '\0' && append(call, text);
+}
+
+/*
+ * What comes before the input: NUL-terminated strings, the environment's ended by an empty one.
+ * cni_py/kernel/deferred.py is the other side.
+ */
+static bool prepare_deferred(struct call *call, const char *name, long size)
+{
+    char cwd[PATH_MAX];
+    struct stat mounts;
+    if (getcwd(cwd, sizeof cwd) == NULL || stat("/proc/self/ns/mnt", &mounts) < 0)
+        return false;
+    memcpy(call->message, deferred_magic, sizeof deferred_magic);
+    call->length = sizeof deferred_magic;
+    return append(call, name) && append_boot(call) && append_number(call, netns_cookie()) &&
+           append_number(call, mounts.st_ino) && append_number(call, enter_container()) &&
+           append(call, cwd) && append_number(call, (uint64_t)size) &&
+           append_environment(call) && append(call, "");
+}
+
+/* FNV-1a of the container's id and the interface's name, by which an ADD finds what comes first. */
+static uint64_t attachment_hash(void)
+{
+    const char *parts[] = {getenv("CNI_CONTAINERID"), "/", getenv("CNI_IFNAME")};
+    uint64_t hash = 0xcbf29ce484222325U;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        for (const char *at = parts[i]; *at != '\0'; at++)
+            hash = (hash ^ (unsigned char)*at) * 0x100000001b3U;
+    return hash;
+}
+
+/* Gives the file a name, by which it comes after all that were written before. */
+static bool name_deferred(int folder, int file)
+{
+    char self[64], name[64];
+    struct timespec now = {0};
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    uint64_t time = (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", file);
+    do
+        snprintf(name, sizeof name, "%020" PRIu64 "-%016" PRIx64, time++, attachment_hash());
+    while (linkat(AT_FDCWD, self, folder, name, AT_SYMLINK_FOLLOW) < 0 && errno == EEXIST);
+    struct stat status;
+    return fstat(file, &status) == 0 && status.st_nlink == 1;
+}
+
+/* Writes a DEL down for the next server; the file appears whole or not at all. */
+static bool defer(const char *name, int held)
+{
+    const char *required[] = {"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"};
+    for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
+        const char *value = getenv(required[i]);
+        if (value == NULL || value[0] == '\0')
+            return false;
+    }
+    off_t size = lseek(held, 0, SEEK_END);
+    if (size < 0 || size > MAX_CONFIG_BYTES || !prepare_deferred(&this_call, name, (long)size))
+        return false;
+    int folder = open_deferred_folder();
+    if (folder < 0)
+        return false;
+    bool done = false;
+    int file = -1;
+    if (has_room(folder, (long)size + (long)this_call.length))
+        file = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (file >= 0) {
+        void *input = size == 0 ? NULL : mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, held, 0);
+        done = input != MAP_FAILED && write_all(file, this_call.message, this_call.length) &&
+               write_all(file, input, (size_t)size) && name_deferred(folder, file);
+        close(file);
+    }
+    close(folder);
+    return done;
+}
+
+/* What a call comes to that no server serves. `held` is a DEL's input, or -1. */
+static int run_here(const char *name, char **argv, int held)
+{
+    if (held >= 0 && (lseek(held, 0, SEEK_SET) < 0 || dup2(held, STDIN_FILENO) < 0))
+        return refuse(TRY_AGAIN_LATER, "the call's input cannot be read again", strerror(errno));
+    execute_python(name, argv);
+    static const char remedy[] = "start it, or install the Python executables on this host";
+    if (held < 0)
+        return refuse_without_server(remedy);
+    if (!defer(name, held))
+        return refuse_without_server("and DEL cannot be deferred to /run/cni-py/deferred, which may "
+                                     "be full; start it, or install the Python executables");
+    static const char told[] = "cni-py: no server is listening: DEL is deferred until one is\n";
+    (void)!write(STDERR_FILENO, told, sizeof told - 1);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -305,38 +567,26 @@ int main(int argc, char **argv)
     if (path == NULL)
         path = default_socket;
     /* A runtime gives no arguments: with some it is a person's command, such as `dhcp daemon`. */
-    if (argc > 1)
-        return execute_python(name, argv);
-    if (path[0] == '\0' || !prepare_call(&this_call, name, streams)) {
-        close_call(&this_call);
-        return execute_python(name, argv);
-    }
-    int server = connect_server(path);
-    if (server == -2)
-        return refuse(TRY_AGAIN_LATER, "the cni-py server is too busy to take the call",
-                      "its queue was full for 10 seconds");
-    if (server < 0) {
-        close_call(&this_call);
-        return execute_python(name, argv);
-    }
+    if (argc > 1 || path[0] == '\0')
+        return run_here(name, argv, -1);
 
-    struct sigaction noted = {.sa_handler = note_signal};
-    sigset_t ending;
-    sigemptyset(&ending);
-    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        sigaddset(&ending, numbers[i]);
-        sigaction(numbers[i], &noted, NULL);
+    int held = -1;
+    if (is_verb("DEL") && streams[STDIN_FILENO] >= 0)
+        held = hold_stdin();
+    if (held == -2)
+        return refuse(TRY_AGAIN_LATER, "the call's input cannot be read", strerror(errno));
+    if (held >= 0)
+        streams[STDIN_FILENO] = held;
+    int status = serve(name, path, streams, held);
+    /* A DEL finds done what the first one did. One that somebody interrupted is not wanted. */
+    if (status == ENDED_WITHOUT_ANSWER && held >= 0 && pending_signal == 0 && !interrupted) {
+        lseek(held, 0, SEEK_SET);
+        status = serve(name, path, streams, held);
     }
-    sigset_t before;
-    sigprocmask(SIG_BLOCK, &ending, &before);
-    bool sent = send_call(server, &this_call);
-    /* A namespace lives as long as it is open here: it is the worker's now. */
-    close_call(&this_call);
-    int status = sent ? await_end(server) : -1;
-    if (status >= 0)
-        return status;
-    close(server);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-    return execute_python(name, argv);
+    if (status == NOT_BEGUN)
+        return run_here(name, argv, held);
+    if (status == ENDED_WITHOUT_ANSWER)
+        return refuse(TRY_AGAIN_LATER, "the cni-py server ended during the call",
+                      "what the call had begun is taken back by the next DEL or GC");
+    return status;
 }

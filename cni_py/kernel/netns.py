@@ -95,6 +95,18 @@ def provide(path: str, fd: int) -> None:
     _provided[path] = fd
 
 
+@contextmanager
+def provided(path: str, fd: int) -> Iterator[None]:
+    """The same while the block runs."""
+    before = dict(_provided)
+    provide(path, fd)
+    try:
+        yield
+    finally:
+        _provided.clear()
+        _provided.update(before)
+
+
 def forget_provided() -> None:
     """Take all of that back."""
     _provided.clear()

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -28,6 +28,7 @@ from cni_py.kernel.sockets import may_call
 from cni_py.spec.errors import Code
 
 from . import preload, sockets, worker
+from .backlog import Backlog
 from .metrics import Metrics
 from .watch import Watch
 
@@ -48,6 +49,8 @@ _FORK_EVERY_SECONDS = 0.01
 _FORK_AGAIN_SECONDS = 1.0
 _SURPLUS_SECONDS = 1.0
 _REAP_SECONDS = 1.0
+# Calls wait at first for what was deferred, whose ports and addresses they may need.
+_DEFERRED_FIRST_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -61,6 +64,7 @@ class _Worker:
     idle_since: float = field(default_factory=time.monotonic)
     reported: bool = False
     told_to_end: bool = False
+    deferred: str = ""
 
 
 @dataclass
@@ -85,6 +89,8 @@ class Server:
         self._unwatched = sockets.children()
         self._watch: Watch | None = None
         self._last_fork = self._no_fork_before = 0.0
+        self._backlog = Backlog(_log)
+        self._first_deferred = False
         self._stopping = False
         self._reloading = False
 
@@ -94,10 +100,10 @@ class Server:
         gc.collect()
         gc.freeze()
         wakeup = self._listen_to_signals()
-        self._register(self.calls, self._accept)
         if self.metrics_socket is not None:
             self._register(self.metrics_socket, self._accept_reader)
         self._fork_idle()
+        self._begin_with_deferred()
         if self.settings.restore_rules:
             self._watch_rules()
         _log({"event": "listening", "socket": str(self.calls.getsockname())})
@@ -223,18 +229,25 @@ class Server:
             connection = self._queue.popleft()
             fds = array.array("i", [connection.fileno()])
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
-            try:
-                one.channel.sendmsg([b"C"], rights, socket.MSG_NOSIGNAL)
-            except OSError:
-                # The worker has died while it waited: its end of the channel tells.
+            if not self._tell(one, worker.SERVE, rights):
                 self._queue.appendleft(connection)
-                self._lose(one)
                 continue
             connection.close()
-            one.since = time.monotonic()
-            self._busy[one.pid] = one
         if not self._stopping:
+            self._dispatch_deferred()
             self._fork_idle()
+
+    def _tell(self, one: _Worker, message: bytes, rights: list[Any]) -> bool:
+        """Give a waiting worker something to do; False where it has died."""
+        try:
+            one.channel.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+        except OSError:
+            # It has died while it waited: its end of the channel tells.
+            self._lose(one)
+            return False
+        one.since = time.monotonic()
+        self._busy[one.pid] = one
+        return True
 
     def _may_fork_for_queue(self) -> bool:
         """Whether a call that waits gets a new worker, or one of those that are busy.
@@ -294,6 +307,8 @@ class Server:
             _log({"event": "report not understood", "error": str(error)})
             return
         one.reported = True
+        if told.deferred:
+            self._end_deferred(one, told.error)
         if told.again:
             del self._busy[one.pid]
             one.reported, one.told_to_end, one.idle_since = False, False, time.monotonic()
@@ -301,7 +316,8 @@ class Server:
             self._idle.append(one)
         self.metrics.count(told.plugin, told.verb, told.code, told.milliseconds)
         line = msgspec.to_builtins(told)
-        line.pop("again", None)
+        for key in ("again", "error"):
+            line.pop(key, None)
         _log({"event": "call", **line})
 
     def _lose(self, one: _Worker) -> None:
@@ -311,9 +327,48 @@ class Server:
         if self._busy.pop(one.pid, None) is not None and not one.reported:
             self.metrics.lost += 1
             _log({"event": "worker died", "pid": one.pid})
+            self._end_deferred(one, "its worker died")
         elif one in self._idle:
             self._idle.remove(one)
         os.waitpid(one.pid, 0)
+
+    # DELs that launchers have written down.
+
+    def _begin_with_deferred(self) -> None:
+        """Calls are taken once each of those has been tried, or after a while."""
+        self._backlog.look(time.monotonic())
+        if self._backlog.is_tried:
+            self._register(self.calls, self._accept)
+            return
+        _log({"event": "carrying out deferred DELs", "number": self._backlog.number})
+        self._paused[self.calls] = (time.monotonic() + _DEFERRED_FIRST_SECONDS, self._accept)
+        self._first_deferred = True
+        self._dispatch()
+
+    def _dispatch_deferred(self) -> None:
+        """One at a time beside calls, and as many as there are workers before the first call."""
+        most = max(1, self.settings.idle_workers) if self._first_deferred else 1
+        while self._idle or not self._busy:
+            name = self._backlog.take(most)
+            if name is None:
+                break
+            if not self._idle and not self._fork(rehearse=False):
+                self._backlog.ended(name, time.monotonic(), "no worker can be forked")
+                break
+            one = self._idle.pop()
+            if self._tell(one, worker.CARRY_OUT + name.encode(), []):
+                one.deferred = name
+            else:
+                self._backlog.ended(name, time.monotonic(), "its worker died")
+        if self._first_deferred and self._backlog.is_tried:
+            self._first_deferred = False
+            if self.calls in self._paused:
+                self._paused[self.calls] = (0.0, self._accept)
+
+    def _end_deferred(self, one: _Worker, error: str) -> None:
+        if one.deferred:
+            self._backlog.ended(one.deferred, time.monotonic(), error)
+            one.deferred = ""
 
     def _expire(self) -> None:
         """End calls that take too long, and connections that never become calls."""
@@ -332,6 +387,9 @@ class Server:
         for one in self._surplus():
             if now - one.idle_since > _SURPLUS_SECONDS:
                 self._retire(one)
+        if now >= self._backlog.next_look:
+            self._backlog.look(now)
+            self._dispatch()
         self._expire_sockets(now)
 
     def _expire_sockets(self, now: float) -> None:
@@ -356,10 +414,11 @@ class Server:
         self._idle.remove(one)
         one.channel.shutdown(socket.SHUT_WR)
 
-    def _timeout(self) -> float | None:
+    def _timeout(self) -> float:
         """Until the next thing that expires."""
         now = time.monotonic()
-        deadlines = [since + _IDLE_CONNECTION_SECONDS for since in self._waiting.values()]
+        deadlines = [self._backlog.next_look]
+        deadlines += [since + _IDLE_CONNECTION_SECONDS for since in self._waiting.values()]
         deadlines += [since + _METRICS_SECONDS for since in self._readers.values()]
         for one in self._busy.values():
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
@@ -374,7 +433,7 @@ class Server:
             deadlines.append(max(self._last_fork + _FORK_EVERY_SECONDS, self._no_fork_before))
         elif self._no_fork_before > now:
             deadlines.append(self._no_fork_before)
-        return max(0.001, min(deadlines) - now) if deadlines else None
+        return max(0.001, min(deadlines) - now)
 
     # Rules.
 
@@ -430,6 +489,8 @@ class Server:
             "workers_busy": ("Workers that serve a call.", len(self._busy)),
             "queue": ("Calls that wait for a worker.", len(self._queue)),
             "connections_idle": ("Connections without a call yet.", len(self._waiting)),
+            "deferred_dels": ("DELs that wait to be carried out.", self._backlog.number),
+            "deferred_dels_failing": ("Those of them that have failed.", self._backlog.failing),
         }
         body = self.metrics.text(gauges).encode()
         head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"

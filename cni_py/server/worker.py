@@ -36,11 +36,17 @@ _STDIN, _STDOUT, _STDERR = range(3)
 MAX_REPORT_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 256
 
+# What the server says on a worker's channel: a connection comes with it, a file's name follows it.
+SERVE = b"C"
+CARRY_OUT = b"D"
+_MESSAGE_BYTES = 256
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker tells the server of its call; code -1 is success.
 
-    `again`: the worker waits for another call.
+    `again`: the worker waits for another call. `deferred` names a DEL that a launcher had written
+    down, and `error` is why that is to be tried again.
     """
 
     plugin: str = ""
@@ -51,6 +57,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network: str = ""
     steps: dict[str, float] = {}
     traceparent: str = ""
+    deferred: str = ""
+    error: str = ""
     again: bool = False
 
 
@@ -67,8 +75,14 @@ def serve_calls(channel: socket.socket, limit: int, *, rehearse: bool) -> NoRetu
             steps.take()
         home = _Home()
         for number in range(1, limit + 1):
-            connection = _receive_connection(channel)
-            if connection is None or not _serve(connection, channel, home, last=number == limit):
+            given, last = _receive(channel), number == limit
+            if given is None:
+                break
+            if isinstance(given, str):
+                again = _carry_out(given, channel, home, last=last)
+            else:
+                again = _serve(given, channel, home, last=last)
+            if not again:
                 break
         status = 0
     except BaseException as error:  # noqa: BLE001 - nothing may run on in a forked child
@@ -109,12 +123,14 @@ class _Home:
         os.environ.update(self._environ)
 
 
-def _receive_connection(channel: socket.socket) -> socket.socket | None:
-    """The next connection; None when the server wants this worker no more."""
+def _receive(channel: socket.socket) -> socket.socket | str | None:
+    """The next connection, or the name of a deferred DEL; None when there is nothing more to do."""
     fds = array.array("i")
     data, ancillary, _, _ = channel.recvmsg(
-        1, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        _MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
     )
+    if data.startswith(CARRY_OUT):
+        return data[len(CARRY_OUT) :].decode()
     if not data or not ancillary:
         return None
     fds.frombytes(ancillary[0][2])
@@ -170,6 +186,31 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
     except BrokenPipeError:
         # The server has executed itself anew meanwhile.
         return False
+    return again
+
+
+def _carry_out(name: str, channel: socket.socket, home: _Home, *, last: bool) -> bool:
+    """Carry out a deferred DEL; whether the process can serve another call."""
+    start = time.monotonic()
+    interruption.forget()
+    signal.signal(signal.SIGTERM, skel.interrupted)
+    carried = skel.carry_out_deferred(name)
+    again = carried.error is None and not last
+    if again:
+        home.come_back()
+    told = Report(
+        plugin=_shown(carried.plugin),
+        verb="DEL",
+        code=-1 if carried.error is None else carried.error.code,
+        milliseconds=round((time.monotonic() - start) * 1000, 3),
+        container=_shown(carried.container),
+        network=_shown(carried.network),
+        steps=steps.take(),
+        deferred=name,
+        error="" if carried.error is None else _shown(str(carried.error)) or "no message",
+        again=again,
+    )
+    channel.send(msgspec.json.encode(told), socket.MSG_NOSIGNAL)
     return again
 
 

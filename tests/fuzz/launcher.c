@@ -10,9 +10,11 @@
  * launcher's own, or what the server had it print, to the byte. Every descriptor is closed again.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,7 +23,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <time.h>
@@ -221,6 +225,12 @@ static int fake_sigaction(int number, const struct sigaction *wanted, struct sig
 #define execv fake_execv
 #define clock_gettime fake_clock_gettime
 #define sigaction(number, wanted, before) fake_sigaction(number, wanted, before)
+/* A DEL is neither kept nor deferred here: nothing outside of this process may be written to. */
+#define memfd_create(name, how) (errno = ENOSYS, -1)
+#define mkdir(path, mode) (errno = EROFS, -1)
+#define openat(folder, path, how, mode) (abort(), -1)
+#define linkat(from, path, to, name, how) (abort(), -1)
+#define setns(fd, kind) (abort(), -1)
 #define sigprocmask(how, set, before) ((void)(how), (void)(set), (void)(before), 0)
 #define main launcher_main
 /* The real one is found by its beginning and filled; here it has a folder. */

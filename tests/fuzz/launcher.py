@@ -42,6 +42,8 @@ def seeds() -> Iterator[bytes]:
         yield _input(0, 1, 0, _ENVIRONMENT, b"/opt/cni/bin/bridge", said)
     for bit in range(8):
         yield _input(1 << bit, 1, 0, _ENVIRONMENT, b"bridge", dialogues[0])
+    yield _input(1, 1, 0, _ENVIRONMENT.replace(b"=ADD", b"=DEL"), b"bridge", dialogues[0])
+    yield _input(0, 1, 0, _ENVIRONMENT.replace(b"=ADD", b"=DEL"), b"bridge", (begun,))
     for environment in (_NO_SOCKET, _LONG_SOCKET, b"", b"A=" + b"x" * 60000 + b"\0"):
         for repeated in (0, 1, 2, 255):
             yield _input(0, 3, repeated, environment, b"/", dialogues[0])

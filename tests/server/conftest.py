@@ -85,12 +85,18 @@ class Held:
 
 
 def start(
-    host: Host, verb: str, config: Any, container: Container, **env: str
+    host: Host,
+    verb: str,
+    config: Any,
+    container: Container,
+    path: str = f"{BIN}:/run/slow",
+    executable: str = str(BIN),
+    **env: str,
 ) -> subprocess.Popen[bytes]:
-    """Start a call and send its configuration."""
-    environ = {"PATH": os.environ["PATH"]} | container.environ(verb, path=f"{BIN}:/run/slow")
+    """Start a call and send its configuration; `executable` is the folder of the plugin."""
+    environ = {"PATH": os.environ["PATH"]} | container.environ(verb, path=path)
     process = subprocess.Popen(
-        [*host.prefix, f"{BIN}/bridge"],
+        [*host.prefix, f"{executable}/bridge"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
