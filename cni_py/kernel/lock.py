@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
 
-from . import interruption
+from . import interruption, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,9 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
     """Let no other call of the plugin change the attachment while the block runs.
 
     A DEL that comes while an ADD still runs, or undoes itself, would take away half of what the
-    next ADD sets up. Raises CniError 11 after 30 s. Where /run cannot be written, nobody waits.
+    next ADD sets up. Programs that the block runs have the lock too: where this process is killed
+    the next call waits for their end. Raises CniError 11 after 30 s. Where /run cannot be written,
+    nobody waits.
     """
     path = f"{_FOLDER}/{plugin}-{attachment.key}"
     while (lock := _opened(path)) is not None:
@@ -40,7 +42,8 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
             if not _is_at(path, lock):
                 continue
             try:
-                yield
+                with processes.inheriting(lock):
+                    yield
             finally:
                 # systemd takes the folder away with the service.
                 with suppress(FileNotFoundError):
@@ -199,10 +202,22 @@ def _holder(fd: int) -> str:
         held = [fields for fields in map(str.split, locks) if fields[1] == "FLOCK"]
     found = [fields[4] for fields in held if fields[5] == exact]
     found += [fields[4] for fields in held if fields[5].endswith(similar)]
-    for pid in found[:1]:
+    for pid in [*found[:1], *_heirs(status)]:
         try:
             with open(f"/proc/{pid}/comm") as comm:
                 return f"held by process {pid} ({comm.read().strip()})"
-        except FileNotFoundError:
-            break
+        except OSError:
+            continue
     return "held by a process that cannot be seen from here"
+
+
+def _heirs(status: os.stat_result) -> Iterator[str]:
+    """Who has a lock that another process has taken, which is gone: it has the same open file."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), status):
+                    continue
+                with open(f"/proc/{pid}/fdinfo/{fd}") as about:
+                    if "FLOCK" in about.read():
+                        yield pid

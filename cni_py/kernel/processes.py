@@ -1,16 +1,35 @@
-"""Running another executable, whose end a signal to this process need not wait for."""
+"""Running another executable, whose end a signal to this process need not wait for.
+
+One that a killed process leaves behind keeps the next call waiting (`inheriting`).
+"""
 
 from __future__ import annotations
 
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from . import interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _ENDING_SECONDS = 5.0
+
+_inherited: list[int] = []
+
+
+@contextmanager
+def inheriting(fd: int) -> Iterator[None]:
+    """Let the programs that the block runs have `fd` too: a lock on it lasts until they end.
+
+    A killed call leaves them behind, and what they still do must not come after the next call.
+    """
+    _inherited.append(fd)
+    try:
+        yield
+    finally:
+        _inherited.remove(fd)
 
 
 def run(
@@ -31,6 +50,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environ,
+        pass_fds=_inherited,
     )
     with process:
         try:
