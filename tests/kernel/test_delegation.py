@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,9 +17,15 @@ import pytest
 from fixtures.configs import V4, host_local, ipam, l3
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
+from fixtures.leaks import leaks
 
 REFERENCE = Path("/usr/lib/cni")
 CONFIG = l3(ipam={"type": "own"})
+# An address of host-local's, and what leads to it.
+ALLOCATION = (
+    "file /var/lib/cni/networks/net1/10.1.2.2",
+    "file /var/lib/cni/networks/.cni-py/net1/owners/",
+)
 IP = {"address": "10.1.2.7/24", "gateway": "10.1.2.1"}
 RESULT = json.dumps({"cniVersion": "1.1.0", "ips": [IP]})
 _SECONDS = 20
@@ -284,6 +291,33 @@ def test_deletion_without_a_namespace(host: Host, own: Delegate) -> None:
     host.delete("bridge", CONFIG, Container(host, container.id, ""))
     host.delete("bridge", CONFIG, container)
     assert own.verbs == ["ADD", "DEL", "DEL"]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+@pytest.mark.parametrize("plugin", ["own", "host-local"])
+def test_deletion_without_the_delegate(
+    host: Host, own: Delegate, tmp_path: Path, kind: str, plugin: str
+) -> None:
+    """[DL-05] All but the address goes; the error makes the runtime ask again, which frees it."""
+    config = (CONFIG if plugin == "own" else l3()) | {"type": kind, "ipMasq": True}
+    for name in (kind, "host-local"):
+        shutil.copy(BIN / name, tmp_path)
+    host.path = f"{tmp_path}:/mnt/bin"
+    place = "/mnt/bin/own" if plugin == "own" else f"{tmp_path}/host-local"
+    container = host.container("c1")
+    host.add(kind, config, container)
+    host.run("mv", place, "/mnt/moved")
+    for _ in range(2):
+        error = refusal(host.call(kind, "DEL", config, container))
+        assert error["msg"].startswith(f'failed to find plugin "{plugin}" in path [')
+        assert [one["ifname"] for one in container.ip("link")] == ["lo"]
+        assert [one for one in leaks(host) if not one.startswith(ALLOCATION)] == []
+    assert own.verbs == (["ADD"] if plugin == "own" else [])
+    assert list(host.allocated("net1")) == ([] if plugin == "own" else ["10.1.2.2"])
+    host.run("mv", "/mnt/moved", place)
+    host.delete(kind, config, container)
+    assert own.verbs == (["ADD", "DEL"] if plugin == "own" else [])
+    assert leaks(host) == []
 
 
 @pytest.mark.usefixtures("own")
