@@ -162,11 +162,15 @@ def gc(
     CONFIG is the network's .conflist or .conf, or - for standard input. Without --valid or
     --none-valid only what evidently outlived its container goes: its namespace is gone, or it is of
     an earlier boot.
+
+    Before that the DELs are carried out, of whatever network, that launchers have written down
+    while no server was there.
     """
-    from .garbage import collect, listed
+    from .garbage import carry_out_deferred, collect, listed
 
     try:
         known = listed(valid) if valid or none_valid else None
+        carried = [] if dry_run else list(carry_out_deferred())
         collected = collect(config.read(), known, dry=dry_run, path=cni_path)
     except (CniError, OSError) as error:
         click.echo(f"cni-py gc: {cni_error_of(error)}", err=True)
@@ -177,10 +181,11 @@ def gc(
         for one in collected:
             for line in one.lines(dry=dry_run):
                 click.echo(line)
-    for one in collected:
-        if one.error:
-            click.echo(f"cni-py gc: {one.type}: {one.error}", err=True)
-    sys.exit(1 if any(one.error for one in collected) else 0)
+    failed = [f"deferred DEL of {one.container}: {one.error}" for one in carried if one.error]
+    failed += [f"{one.type}: {one.error}" for one in collected if one.error]
+    for text in failed:
+        click.echo(f"cni-py gc: {text}", err=True)
+    sys.exit(1 if failed else 0)
 
 
 @main.group()

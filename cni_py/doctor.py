@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .install import launcher_program
 from .ipam.delegation import is_ours
-from .kernel import iptables
+from .kernel import deferred, iptables
 from .kernel.nftables import nftables
 from .plugins import firewall_record
 from .skel import EXECUTABLES
@@ -40,6 +41,7 @@ def examine(folder: Path, server_socket: Path) -> Iterator[Finding]:
     yield from _executables(folder)
     yield _launcher()
     yield _server(server_socket)
+    yield from _deferred()
     yield _nftables()
     yield _iptables()
     yield from _forwarding()
@@ -74,6 +76,20 @@ def _server(path: Path) -> Finding:
             advice = "systemctl enable --now cni-py.socket, or cni-py serve; calls work without it"
             return _look(text, advice)
     return _fine(f"a server listens at {path}")
+
+
+def _deferred() -> Iterator[Finding]:
+    """DELs that a launcher has written down."""
+    try:
+        names = deferred.pending()
+    except CniError as error:
+        yield _look(error.msg, error.details)
+        return
+    if names:
+        since = time.clock_gettime(time.CLOCK_BOOTTIME) - deferred.seconds_of(names[0])
+        text = f"{len(names)} DELs are deferred in {deferred.FOLDER}, one for {since:.0f} s"
+        advice = "start a server, or `cni-py gc`; where one runs its log says why they fail"
+        yield _look(text, advice)
 
 
 def _nftables() -> Finding:

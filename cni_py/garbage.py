@@ -20,6 +20,8 @@ from .spec.errors import CniError, Code, cni_error_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .skel import Carried
+
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What one plugin of the network found, and what went wrong.
@@ -51,6 +53,14 @@ def listed(valid: Iterable[str]) -> list[tuple[str, str]]:
             raise CniError(Code.INVALID_ENVIRONMENT, msg, "write CONTAINER/INTERFACE")
         pairs.append((container, ifname))
     return pairs
+
+
+def carry_out_deferred() -> Iterator[Carried]:
+    """Carry out the DELs that launchers have written down while nobody could. Raises CniError."""
+    from .kernel import deferred
+
+    for name in deferred.pending():
+        yield skel.carry_out_deferred(name)
 
 
 def collect(

@@ -53,8 +53,8 @@ class Deferred(NamedTuple):
         return ""
 
 
-def pending() -> list[str]:
-    """The names of those that wait, oldest first; what is no such file is set aside.
+def pending(*, tidy: bool = False) -> list[str]:
+    """The names of those that wait, oldest first; `tidy` sets aside what else is there.
 
     Raises KernelError.
     """
@@ -64,9 +64,10 @@ def pending() -> list[str]:
         return []
     except OSError as error:
         raise kernel_error(f"list {FOLDER}", error) from error
-    for name in names:
-        if not _NAME.fullmatch(name) and name != state_files.DAMAGED:
-            set_aside(name, "its name is none of a deferred DEL")
+    if tidy:
+        for name in names:
+            if not _NAME.fullmatch(name) and name != state_files.DAMAGED:
+                set_aside(name, "its name is none of a deferred DEL")
     return sorted(filter(_NAME.fullmatch, names))
 
 
@@ -74,13 +75,18 @@ def pending_of(container_id: str, ifname: str) -> list[str]:
     """Those of one attachment, on whatever network. Raises KernelError."""
     if not os.path.exists(FOLDER):
         return []
-    key = _hash(os.fsencode(f"{container_id}/{ifname}"))
+    key = hash_of(os.fsencode(f"{container_id}/{ifname}"))
     return [name for name in pending() if key_of(name) == key]
 
 
 def key_of(name: str) -> str:
     """What those of one attachment have in common."""
     return name[-_HASH_DIGITS:]
+
+
+def seconds_of(name: str) -> float:
+    """When it was written down, by CLOCK_BOOTTIME."""
+    return int(name.partition("-")[0]) / 1e9
 
 
 @contextmanager
@@ -182,7 +188,7 @@ def parse(data: bytes) -> Deferred:
     return Deferred(plugin, boot, int(own), int(mounts), int(container), cwd, environ, stdin)
 
 
-def _hash(data: bytes) -> str:
+def hash_of(data: bytes) -> str:
     """FNV-1a, which the launcher has in three lines."""
     value = _FNV_OFFSET
     for byte in data:

@@ -50,7 +50,7 @@ class Backlog:
         """See what is there. A launcher may write one at any time, also as the server starts."""
         self.next_look = now + LOOK_SECONDS
         try:
-            names = deferred.pending()
+            names = deferred.pending(tidy=True)
         except CniError as error:
             self._log({"event": "deferred DELs cannot be seen", "error": str(error)})
             return

@@ -14,6 +14,7 @@ import pytest
 from fixtures.configs import l3
 from fixtures.host import BIN, Container, Host, Outcome, refusal
 from fixtures.leaks import leaks
+from fixtures.server import CNI_PY
 
 from .conftest import start, until
 
@@ -352,6 +353,28 @@ def test_add_comes_after_its_del(node: Host) -> None:
     node.attachments["net1", container.id, "eth0", "bridge"] = ("bridge", l3(), container, {})
     node.serve()
     assert container.link()["ifname"] == "eth0"
+
+
+def test_by_hand(node: Host) -> None:
+    """`cni-py doctor` tells of it, `cni-py gc` carries it out where there is no server, or says why
+    it cannot."""
+    container = node.container("c1")
+    node.add("bridge", OWN_CONFIG, container)
+    node.stop_serving()
+    deferred(node, OWN_CONFIG, container)
+    gc = (CNI_PY, "gc", "-", "--cni-path", str(BIN))
+    told = f"1 DELs are deferred in {FOLDER}, one for "
+    assert told in node.run(CNI_PY, "doctor", check=False).stdout
+    node.run("touch", "/run/own/fail")
+    outcome = node.run(*gc, stdin=json.dumps(l3()), check=False)
+    assert outcome.status == 1
+    assert "deferred DEL of id-c1: netplugin failed" in outcome.stderr
+    node.run("rm", "/run/own/fail")
+    node.run(*gc, "--dry-run", stdin=json.dumps(l3()))
+    assert len(files(node)) == 1
+    node.run(*gc, stdin=json.dumps(l3()))
+    assert leaks(node) == []
+    assert "deferred" not in node.run(CNI_PY, "doctor", check=False).stdout
 
 
 def test_one_that_fails(node: Host) -> None:
