@@ -38,6 +38,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without Python executables."""
+    path = tmp_path_factory.mktemp("alone") / "bridge"
+    source = str(ROOT / "plugins" / "launcher.c")
+    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, "-o", str(path), source], check=True)
+    return path
+
+
 def environ(host: Host, **more: str) -> dict[str, str]:
     container = host.container("c1")
     return container.environ("ADD") | {"UBSAN_OPTIONS": "halt_on_error=1", **more}
@@ -138,6 +147,48 @@ def test_neither_server_nor_python(host: Host, tmp_path: Path, verb: str) -> Non
     assert outcome.status == 1
     assert outcome.json["code"] == (50 if verb == "STATUS" else 11)
     assert outcome.json["msg"] == "no cni-py server is listening"
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_deferring_input_of_any_size(host: Host, alone: Path, size: int) -> None:
+    """What is written down is the whole of it; a megabyte is the most."""
+    host.stop_serving()
+    env = environ(host) | {"CNI_COMMAND": "DEL"}
+    outcome = host.run(str(alone), stdin="x" * size, env=env, check=False)
+    written = host.run("sh", "-c", "cat /run/cni-py/deferred/* 2>/dev/null", check=False).stdout
+    host.run("rm", "-rf", "/run/cni-py/deferred")
+    assert "Sanitizer" not in outcome.stderr
+    assert "runtime error" not in outcome.stderr
+    if size <= 1 << 20:
+        assert (outcome.status, outcome.stdout) == (0, "")
+        assert written.startswith("CNID1bridge\0")
+        assert written.endswith("\0\0" + "x" * size)
+    else:
+        assert (outcome.json["code"], written) == (11, "")
+
+
+@pytest.mark.parametrize("size", [50_000, 131_000, 131_072, 200_000])
+def test_deferring_a_large_environment(host: Host, alone: Path, size: int) -> None:
+    host.stop_serving()
+    values = ["x" * min(60_000, size - start) for start in range(0, size, 60_000)]
+    more = {f"V{index}": value for index, value in enumerate(values)}
+    env = environ(host) | {"CNI_COMMAND": "DEL"} | more
+    outcome = host.run(str(alone), stdin="{}", env=env, check=False)
+    host.run("rm", "-rf", "/run/cni-py/deferred")
+    assert "Sanitizer" not in outcome.stderr
+    assert outcome.status == (0 if size == 50_000 else 1)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_deferring_without_streams(host: Host, alone: Path, closed: str) -> None:
+    """No input is no DEL; the others do not matter."""
+    host.stop_serving()
+    command = (sys.executable, "-I", "-c", EXEC, str(alone), "bridge", closed)
+    env = environ(host) | {"CNI_COMMAND": "DEL"}
+    outcome = host.run(*command, env=env, stdin=json.dumps(l3()), check=False)
+    host.run("rm", "-rf", "/run/cni-py/deferred")
+    assert "Sanitizer" not in outcome.stderr
+    assert outcome.status == (1 if "0" in closed else 0)
 
 
 @pytest.mark.parametrize("delay", range(0, 2400, 400))
