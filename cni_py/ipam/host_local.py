@@ -149,6 +149,8 @@ def status(call: Call[Config]) -> None:
     ipam = _ipam(call.config)
     sets = _sets(call)
     store = _store(ipam.data_dir, call)
+    with unavailable():
+        store.require_room()
     with unavailable(), store.locked() as allocations:
         for index, ranges in enumerate(sets):
             if next(_free(allocations, index, ranges), None) is None:

@@ -15,6 +15,7 @@ is made anew as long as the owner's namespace is there. Nobody else's is worth a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -24,7 +25,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import state_files, sysctl
-from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.errors import KernelError, kernel_error
 from cni_py.kernel.lock import on_folder, take_lock
 from cni_py.spec.names import is_container_id
 
@@ -55,6 +56,7 @@ _LAST_RESERVED = "last_reserved_ip."
 _BOOT_ID = "kernel/random/boot_id"
 # That of an entry whose file is older than this boot.
 _EARLIER = ""
+_NO_ROOM = "each address is a file there: make room, or set ipam.dataDir to another folder"
 
 
 class Store:
@@ -68,6 +70,21 @@ class Store:
     def exists(self) -> bool:
         """Whether anything was ever allocated."""
         return os.path.isdir(self.folder)
+
+    def require_room(self) -> None:
+        """Raises KernelError where the disk is full or read-only, so that nothing can be given."""
+        folder = self.folder
+        while not os.path.exists(folder) and folder not in ("", "/"):
+            folder = os.path.dirname(folder)
+        try:
+            disk = os.statvfs(folder or ".")
+        except OSError as error:
+            raise kernel_error(f"look at {folder}", error) from error
+        # Some file systems have no number of inodes, and say 0 of 0.
+        if disk.f_flag & os.ST_RDONLY:
+            raise KernelError(f"write into {self.folder}", errno.EROFS, _NO_ROOM)
+        if (disk.f_blocks and not disk.f_bfree) or (disk.f_files and not disk.f_ffree):
+            raise KernelError(f"write into {self.folder}", errno.ENOSPC, _NO_ROOM)
 
     @contextmanager
     def locked(self, *, reclaims: bool = True) -> Iterator[Allocations]:

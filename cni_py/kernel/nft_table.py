@@ -6,15 +6,24 @@ Whose an element is, its comment says.
 from __future__ import annotations
 
 import errno
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import KernelError
+from .netlink import Netlink, Request, attribute
 from .nftables import COMMENT_BYTES
 
 if TYPE_CHECKING:
     from cni_py.spec.attachment import Attachment
 
     from .nftables import Command, Nftables
+
+_NETLINK_NETFILTER = 12
+# linux/netfilter/nfnetlink.h and nf_tables.h
+_GET_CHAIN = (10 << 8) | 4
+_FAMILIES = {"inet": 1, "bridge": 7}
+_CHAIN_TABLE, _CHAIN_NAME = 1, 3
+_NFGENMSG = struct.Struct("=BBH")
 
 PROTOCOL = {4: "ip", 6: "ip6"}
 ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -78,6 +87,21 @@ class Table(NamedTuple):
 
 
 INET, BRIDGE = Table("inet", "cni_py"), Table("bridge", "cni_py")
+
+
+def has_chain(table: Table, chain: str) -> bool:
+    """Whether the table is there and has the chain. Raises KernelError.
+
+    The kernel itself is asked: libnftables reads all of a table first, with every container's
+    elements.
+    """
+    message = _NFGENMSG.pack(_FAMILIES[table.family], 0, 0)
+    for kind, name in ((_CHAIN_TABLE, table.name), (_CHAIN_NAME, chain)):
+        message += attribute(kind, name.encode() + b"\0")
+    what = f"look up chain {chain} of {table}"
+    wanted = Request(what, _GET_CHAIN, message, tolerate=frozenset({errno.ENOENT}))
+    with Netlink(protocol=_NETLINK_NETFILTER) as netlink:
+        return netlink.get(wanted) is not None
 
 
 def labelled(key: Any, owner: Attachment) -> dict[str, Any]:

@@ -118,10 +118,13 @@ def check(call: Call[Config]) -> None:
 
 
 def status(call: Call[Config]) -> None:
-    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says.
+
+    Code 51 when the bridge has nearly all of its ports, and where containers are cut off.
+    """
     config = call.config
     with unavailable():
-        plan_of(call)
+        plan = plan_of(call)
         with Netlink() as host:
             have = links.get(host, config.bridge)
         if have is not None and have.kind != "bridge":
@@ -129,9 +132,13 @@ def status(call: Call[Config]) -> None:
             raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"it is of kind {have.kind}")
     if config.ipam.type:
         delegation.ipam_status(call.request, config.ipam.type)
-    if have is not None and not config.overflow:
+    if have is not None:
         with Netlink() as host:
-            routed_port.require_room(host, have)
+            if not config.overflow:
+                routed_port.require_room(host, have)
+            _require_connected(host, have, plan)
+    if config.ip_masq and config.ipam.type:
+        masquerade.require_rules(call.request.network, plan.backend)
 
 
 def gc(call: Call[Config], collection: Collection) -> None:
@@ -144,6 +151,19 @@ def gc(call: Call[Config], collection: Collection) -> None:
 
     also = (lambda: spoof_check.collect(collection, evidence), forget)
     paired.collect(call, collection, evidence, also=also)
+
+
+def _require_connected(host: Netlink, bridge: Link, plan: Plan) -> None:
+    """Raises CniError 51 where what is behind the bridge's ports is cut off."""
+    if not bridge.up and (number := links.count_ports(host, bridge)):
+        msg = f"bridge {bridge.name} is down: nothing gets through its {number} ports"
+        details = f"`ip link set {bridge.name} up`, or the next ADD, sets it up"
+        raise CniError(Code.LIMITED_CONNECTIVITY, msg, details)
+    if plan.gateway:
+        own = kernel_addresses.dump(host, bridge.ifindex)
+        versions = {one.address.version for one in own if not one.address.is_link_local}
+        if versions and links.count_ports(host, bridge):
+            paired.require_forwarding(versions, f"bridge {bridge.name}")
 
 
 # ADD.

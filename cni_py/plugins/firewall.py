@@ -123,11 +123,16 @@ def check(call: Call[Config]) -> None:
 
 
 def status(call: Call[Config]) -> None:
-    """Raises CniError 50 when an ADD could not succeed."""
+    """Raises CniError 50 when an ADD could not succeed, and 51 where containers lack their rules.
+
+    Of iptables' rules only a program can tell, which takes longer than all else.
+    """
     with unavailable():
         backend = _checked(call)
         if backend == IPTABLES:
             firewall_iptables.require((4,))
+    if backend == NFTABLES:
+        firewall_nftables.require_rules(call.request.network)
 
 
 def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form

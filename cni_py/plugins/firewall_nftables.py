@@ -51,7 +51,7 @@ from cni_py.kernel.nft_table import (
 )
 from cni_py.kernel.nftables import Command, nftables, nftables_if_installed
 
-from . import firewall_record
+from . import firewall_record, flushed
 from .firewall_record import ISOLATED, OPEN, SAME_BRIDGE, policy_of_bridge
 from .interface import differs
 
@@ -108,6 +108,16 @@ def tear_down(record: Record) -> None:
 def forget(key: str) -> None:
     """Take out what is labelled with a key, when no record says what there is."""
     _forget(lambda label, _: label.startswith(key))
+
+
+def require_rules(network: str) -> None:
+    """For STATUS: raises CniError 51 where nothing lets the network's containers through."""
+
+    def number() -> int:
+        live = firewall_record.live_records()
+        return sum(one.backend == _NAME and one.network == network for one in live)
+
+    flushed.require_chain(INET, _FORWARD, "the firewall", number)
 
 
 def collect(collection: Collection) -> None:

@@ -37,7 +37,7 @@ from cni_py.spec.addresses import parse_cidr
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError, Code
 
-from . import records, veth
+from . import flushed, records, veth
 from .interface import Held
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 NFTABLES, IPTABLES = "nftables", "iptables"
 BACKENDS = frozenset({NFTABLES, IPTABLES})
 
+_CHAIN = "postrouting"
 _PRIORITY_SRCNAT = 100
 _MULTICAST = {4: ip_interface("224.0.0.0/4"), 6: ip_interface("ff00::/8")}
 _CHAIN_DIGITS = 16
@@ -183,6 +184,21 @@ def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
     }
 
 
+def require_rules(network: str, backend: str) -> None:
+    """For STATUS: raises CniError 51 where nothing masquerades the network's containers."""
+
+    def number() -> int:
+        with Netlink() as host:
+            attached = veth.attached(host)
+        return sum(
+            one.backend == NFTABLES and one.network == network and one.attachment.key in attached
+            for one in RECORDS.every()
+        )
+
+    if backend == NFTABLES:
+        flushed.require_chain(INET, _CHAIN, "masquerading", number)
+
+
 def collect(collection: Collection, evidence: Evidence) -> None:
     """Remove the masquerading of the attachments that the collection takes."""
     with lock.changing_rules():
@@ -287,7 +303,7 @@ def _base() -> list[Command]:
         commands.append({"add": {"map": {**INET.named(f"masq{version}"), **described}}})
         vmap = {"key": field(version, "saddr"), "data": f"@masq{version}"}
         lookups.append(INET.rule("postrouting", {"vmap": vmap}))
-    chain = INET.hook("postrouting", "nat", "postrouting", _PRIORITY_SRCNAT)
+    chain = INET.hook(_CHAIN, "nat", "postrouting", _PRIORITY_SRCNAT)
     # Flushed and filled again in the same transaction: adding alone would double the rules.
     return [
         *commands,

@@ -11,6 +11,7 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.spec.config import IpamType, PluginConfig
+from cni_py.spec.errors import CniError, Code
 
 from . import interface, masquerade, veth
 from . import mtu as mtu_key
@@ -72,6 +73,16 @@ def enable_forwarding(versions: Iterable[int]) -> None:
     """Have the host forward the IP versions. Raises KernelError."""
     for version in versions:
         sysctl.ensure(FORWARDING[version], "1")
+
+
+def require_forwarding(versions: Iterable[int], whose: str) -> None:
+    """Raises CniError 51 where the host does not forward an IP version that containers have."""
+    for version in sorted(versions):
+        key = FORWARDING[version]
+        if sysctl.read(key) == "0":
+            msg = f"IPv{version} is not forwarded: the containers of {whose} reach no other network"
+            details = f"somebody has set {key.replace('/', '.')} to 0; the next ADD sets it to 1"
+            raise CniError(Code.LIMITED_CONNECTIVITY, msg, details)
 
 
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}

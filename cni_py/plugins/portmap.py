@@ -15,12 +15,22 @@ from cni_py.kernel import addresses, conntrack, iptables, links, lock, routes
 from cni_py.kernel.errors import unavailable
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
+from cni_py.kernel.nft_table import INET
 from cni_py.kernel.nftables import nftables_if_installed
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError
 
-from . import interface, localnet, port_claims, port_iptables, port_nftables, records, veth
+from . import (
+    flushed,
+    interface,
+    localnet,
+    port_claims,
+    port_iptables,
+    port_nftables,
+    records,
+    veth,
+)
 from .evidence import Evidence
 from .port_mappings import (
     IPTABLES,
@@ -142,10 +152,21 @@ def check(call: Call[Config]) -> None:
 
 
 def status(call: Call[Config]) -> None:
-    """Raises CniError 50 when an ADD could not succeed."""
+    """Raises CniError 50 when an ADD could not succeed, and 51 where published ports are not."""
     with unavailable():
         require_valid(call.config)
-        require_backend(backend_of(call.config), (4,))
+        backend = backend_of(call.config)
+        require_backend(backend, (4,))
+    if backend == NFTABLES:
+        flushed.require_chain(
+            INET, port_nftables.MAPPING_CHAIN, "published ports", partial(_published, call)
+        )
+
+
+def _published(call: Call[Config]) -> int:
+    """How many containers of the network live and have ports in nftables' maps."""
+    own = [one for one in RECORDS.every() if one.network == call.request.network]
+    return sum(one.backend == NFTABLES and one.sandbox.is_alive() for one in own)
 
 
 def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 - a handler's form

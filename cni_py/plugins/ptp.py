@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cni_py.ipam import delegation
 from cni_py.kernel import addresses, links, sysctl
 from cni_py.kernel.errors import unavailable
+from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
+from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface, Result
@@ -23,7 +25,6 @@ from .paired import PairedConfig
 
 if TYPE_CHECKING:
     from cni_py.kernel.links import Link
-    from cni_py.kernel.netlink import Netlink
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
@@ -105,15 +106,33 @@ def check(call: Call[Config]) -> None:
 
 
 def status(call: Call[Config]) -> None:
-    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
+    """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says.
+
+    Code 51 where containers are cut off.
+    """
     with unavailable():
-        _plan_of(call)
+        plan = _plan_of(call)
+    network = call.request.network
     delegation.ipam_status(call.request, call.config.ipam.type)
+    # IPv6 is mostly off because nobody has it: to find out who does would take a listing each time.
+    if sysctl.read(paired.FORWARDING[4]) == "0" and _has_ipv4(network):
+        paired.require_forwarding((4,), f"network {network}")
+    if plan.backend:
+        masquerade.require_rules(network, plan.backend)
 
 
 def gc(call: Call[Config], collection: Collection) -> None:
     """Remove what belongs to the network and to none of the attachments that live."""
     paired.collect(call, collection, Evidence())
+
+
+def _has_ipv4(network: str) -> bool:
+    """Whether a pair of the network is there whose container has an IPv4 address."""
+    begin = f"{network_key(network)}-"
+    with Netlink() as host:
+        own = [one.ifindex for one in links.dump(host, "veth") if one.alias.startswith(begin)]
+        have = addresses.dump_all(host, version=4) if own else {}
+    return any(index in have for index in own)
 
 
 class _Plan(NamedTuple):
