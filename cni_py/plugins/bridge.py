@@ -162,8 +162,8 @@ def _require_connected(host: Netlink, bridge: Link, plan: Plan) -> None:
     if plan.gateway:
         own = kernel_addresses.dump(host, bridge.ifindex)
         versions = {one.address.version for one in own if not one.address.is_link_local}
-        if versions and links.count_ports(host, bridge):
-            paired.require_forwarding(versions, f"bridge {bridge.name}")
+        whose = f"bridge {bridge.name}"
+        paired.require_forwarding(versions, whose, lambda: links.count_ports(host, bridge) > 0)
 
 
 # ADD.

@@ -114,8 +114,12 @@ def require_rules(network: str) -> None:
     """For STATUS: raises CniError 51 where nothing lets the network's containers through."""
 
     def number() -> int:
-        live = firewall_record.live_records()
-        return sum(one.backend == _NAME and one.network == network for one in live)
+        def is_own(one: Record) -> bool:
+            return one.backend == _NAME and one.network == network
+
+        if not any(map(is_own, firewall_record.RECORDS.every())):
+            return 0
+        return sum(map(is_own, firewall_record.live_records()))
 
     flushed.require_chain(INET, _FORWARD, "the firewall", number)
 

@@ -188,12 +188,15 @@ def require_rules(network: str, backend: str) -> None:
     """For STATUS: raises CniError 51 where nothing masquerades the network's containers."""
 
     def number() -> int:
-        with Netlink() as host:
-            attached = veth.attached(host)
-        return sum(
-            one.backend == NFTABLES and one.network == network and one.attachment.key in attached
+        own = [
+            one.attachment.key
             for one in RECORDS.every()
-        )
+            if one.backend == NFTABLES and one.network == network
+        ]
+        if not own:
+            return 0
+        with Netlink() as host:
+            return len(veth.attached(host).intersection(own))
 
     if backend == NFTABLES:
         flushed.require_chain(INET, _CHAIN, "masquerading", number)

@@ -75,11 +75,14 @@ def enable_forwarding(versions: Iterable[int]) -> None:
         sysctl.ensure(FORWARDING[version], "1")
 
 
-def require_forwarding(versions: Iterable[int], whose: str) -> None:
-    """Raises CniError 51 where the host does not forward an IP version that containers have."""
+def require_forwarding(versions: Iterable[int], whose: str, is_needed: Callable[[], bool]) -> None:
+    """Raises CniError 51 where the host does not forward an IP version that containers have.
+
+    Whether there are any is asked only then.
+    """
     for version in sorted(versions):
         key = FORWARDING[version]
-        if sysctl.read(key) == "0":
+        if sysctl.read(key) == "0" and is_needed():
             msg = f"IPv{version} is not forwarded: the containers of {whose} reach no other network"
             details = f"somebody has set {key.replace('/', '.')} to 0; the next ADD sets it to 1"
             raise CniError(Code.LIMITED_CONNECTIVITY, msg, details)

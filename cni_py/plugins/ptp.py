@@ -115,8 +115,7 @@ def status(call: Call[Config]) -> None:
     network = call.request.network
     delegation.ipam_status(call.request, call.config.ipam.type)
     # IPv6 is mostly off because nobody has it: to find out who does would take a listing each time.
-    if sysctl.read(paired.FORWARDING[4]) == "0" and _has_ipv4(network):
-        paired.require_forwarding((4,), f"network {network}")
+    paired.require_forwarding((4,), f"network {network}", lambda: _has_ipv4(network))
     if plan.backend:
         masquerade.require_rules(network, plan.backend)
 
