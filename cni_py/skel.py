@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import __version__
-from .kernel import interruption
+from .kernel import interruption, own_folders
 from .spec import versions
 from .spec.environment import VERBS, read_environment
 from .spec.errors import CniError, Code, cni_error_of
@@ -75,6 +75,7 @@ _INDENT = 4
 def main(name: str) -> int:
     """Run the plugin `name` as a process of its own; returns the exit status."""
     output = Output(_claim_stdout())
+    own_folders.limit_umask()
     for number in _SIGNALS:
         signal.signal(number, interrupted)
     status = run(name, _environ(), _STDIN, output)
@@ -223,6 +224,7 @@ def _carry_out(name: str, request: Request, output: Output) -> None:
     from .kernel.lock import alone
     from .spec.call import typed_call
 
+    own_folders.require_own()
     plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
     verb = request.environment.verb
     if verb == "ADD":

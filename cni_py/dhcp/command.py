@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from cni_py.kernel.own_folders import limit_umask
 from cni_py.kernel.sockets import listen, passed_sockets
 
 from .client import Terms
@@ -63,6 +64,7 @@ def run(settings: Settings) -> None:
     if settings.pidfile and not os.path.isabs(settings.pidfile):
         msg = f'Error writing pidfile "{settings.pidfile}": path not absolute'
         raise DaemonError(msg)
+    limit_umask()
     # A lease that is asked for takes two descriptors.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -101,7 +103,7 @@ def _listener(path: str) -> tuple[socket.socket, bool]:
     try:
         return listen(Path(path), socket.SOCK_STREAM), True
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO)
+        reason = error.strerror or os.strerror(errno.EIO)
         msg = f"Error getting listener: {path}: {reason}"
         raise DaemonError(msg) from error
 

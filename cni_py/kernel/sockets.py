@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import struct
 from typing import TYPE_CHECKING
+
+from .own_folders import not_own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,15 +34,16 @@ def passed_sockets() -> list[socket.socket]:
 def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
     """A socket at `path` that only its owner can connect to; a stale one is replaced.
 
-    Raises OSError, EADDRINUSE where somebody listens there.
+    Raises OSError: EADDRINUSE where somebody listens there, or where it is something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _require_safe(path)
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     previous = os.umask(0o177)
     try:
         listener.bind(str(path))
     except OSError:
-        if _is_alive(path, kind):
+        if _is_alive(path, kind) or not path.is_socket():
             raise
         path.unlink(missing_ok=True)
         listener.bind(str(path))
@@ -73,6 +78,14 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid
+
+
+def _require_safe(path: Path) -> None:
+    """Raises OSError where somebody else could put a socket of their own in this one's place."""
+    folder = os.fspath(path.parent.resolve())
+    problem = not_own(folder)
+    if problem and not os.stat(folder).st_mode & stat.S_ISVTX:
+        raise OSError(errno.EACCES, f"{folder} {problem}", os.fspath(path))
 
 
 def _is_alive(path: Path, kind: socket.SocketKind) -> bool:
