@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
 
-from . import interruption, processes
+from . import interruption, markers, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,13 +100,12 @@ def alone_in(container: Netns) -> Iterator[None]:
 
 
 def _opened(path: str) -> int | None:
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC
     try:
         try:
-            return os.open(path, flags, 0o600)
+            return markers.opened(path)
         except FileNotFoundError:
             os.makedirs(_FOLDER, 0o700, exist_ok=True)
-            return os.open(path, flags, 0o600)
+            return markers.opened(path)
     except OSError:
         return None
 

@@ -8,12 +8,12 @@ folder an address and a bridge: nobody has to read all records.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import links, lock, state_files
+from cni_py.kernel import links, lock, markers, state_files
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netlink import Netlink
 
@@ -89,7 +89,7 @@ def hold(record: Record) -> None:
         while True:
             try:
                 os.makedirs(folder, 0o700, exist_ok=True)
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                markers.touch(path)
                 break
             except FileNotFoundError:
                 # The last holder has gone, and has taken the folder away.
@@ -112,8 +112,7 @@ def release_noted(wanted: str) -> None:
 def _release(paths: Iterable[str]) -> None:
     for path in paths:
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            state_files.remove(path)
             os.rmdir(os.path.dirname(path))
         except FileNotFoundError:
             continue

@@ -17,7 +17,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import sysctl
+from cni_py.kernel import markers, state_files, sysctl
 from cni_py.kernel.lock import alone
 from cni_py.spec.attachment import Attachment
 
@@ -37,10 +37,10 @@ def allow(interface: str, key: str, guard: Callable[[str], None]) -> None:
     folder = f"{_FOLDER}/{interface}"
     with _locked(interface):
         os.makedirs(folder, 0o700, exist_ok=True)
-        _touch(f"{folder}/{key}")
+        markers.touch(f"{folder}/{key}")
         is_off = sysctl.read(_key(interface)) != "1"
         if is_off:
-            _touch(f"{folder}/{_SET}")
+            markers.touch(f"{folder}/{_SET}")
         guard(interface)
         if is_off:
             sysctl.write(_key(interface), "1")
@@ -55,13 +55,13 @@ def forbid(interface: str, key: str, unguard: Callable[[str], None]) -> None:
     with _locked(interface):
         if not os.path.isdir(folder):
             return
-        _remove(f"{folder}/{key}")
+        state_files.remove(f"{folder}/{key}")
         if set(os.listdir(folder)) - {_SET}:
             return
         if os.path.exists(f"{folder}/{_SET}"):
             sysctl.write_if_present(_key(interface), "0")
         unguard(interface)
-        _remove(f"{folder}/{_SET}")
+        state_files.remove(f"{folder}/{_SET}")
         os.rmdir(folder)
 
 
@@ -100,12 +100,3 @@ def _locked(interface: str) -> AbstractContextManager[None]:
 
 def _key(interface: str) -> str:
     return f"net/ipv4/conf/{interface}/route_localnet"
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)

@@ -14,6 +14,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cni_py.kernel import state_files
+from cni_py.spec.attachment import is_key
 from cni_py.spec.errors import CniError, Code
 
 from .port_mappings import RECORDS
@@ -72,7 +74,7 @@ def release(attachment: Attachment, mappings: Iterable[Mapped]) -> None:
     for one in mappings:
         path = _path(one)
         if _holder_at(path) == attachment.key:
-            _unlink(path)
+            state_files.remove(path)
         # Also where the call that gave the port back was killed in between.
         _remove_empty(os.path.dirname(path))
 
@@ -159,20 +161,20 @@ def _path(one: Mapped) -> str:
 
 
 def _holder_at(path: str) -> str | None:
+    """The key that the link says; None where there is none, or it says something else.
+
+    A record's path is made of it.
+    """
     try:
-        return os.readlink(path)
+        said = os.readlink(path)
     except OSError:
         return None
+    return said if is_key(said) else None
 
 
 def _remove(path: str) -> None:
-    _unlink(path)
+    state_files.remove(path)
     _remove_empty(os.path.dirname(path))
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _remove_empty(folder: str) -> None:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import interruption, iptables, lock
+from cni_py.kernel import interruption, iptables, lock, markers
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError
 
@@ -53,8 +53,8 @@ def set_up(record: Record) -> None:
     The first attempt is all that happens once the shared chains are there.
     """
     chain = chain_of(record.attachment)
-    with sharing(), open(_IN_USE, "w"):
-        pass
+    with sharing():
+        markers.touch(_IN_USE)
     for version in _versions(record):
         what = f"map host ports of container {record.container_id}"
         marks, own = _mark_lines(record), [f"-N {chain}", *_lines(record, version)]

@@ -6,12 +6,21 @@ The kernel is the database: what belongs to an attachment is found again by a na
 
 from __future__ import annotations
 
+import re
 from hashlib import sha512
 from typing import NamedTuple
 
 _KEY_DIGITS = 16
 _HOST_PREFIX = "veth"
 _IFNAME_BYTES = 15
+
+
+_KEY = re.compile(f"[0-9a-f]{{{_KEY_DIGITS}}}-[0-9a-f]{{{_KEY_DIGITS}}}")
+
+
+def is_key(text: str) -> bool:
+    """Whether it can be an attachment's key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def network_key(network: str) -> str:
