@@ -1,4 +1,4 @@
-"""What stands at the place of a state file and is none: nothing it leads to is touched, no call hangs.
+"""What stands at a state file's place and is none: what it leads to stays, and no call hangs.
 
 The folders are root's alone (`test_own_folders`); this is the second fence, for a folder that was
 given another mode by hand, or a `dataDir` where others can write.
@@ -30,6 +30,7 @@ KINDS = {
     "link as of a record": f"ln -s ../..{OUTSIDE[4:]}/folder/record {{0}}",
     "link to a folder": f"ln -s {OUTSIDE}/folder {{0}}",
     "hard link": f"ln {OUTSIDE}/precious {{0}}",
+    "another user's": "echo x > {0}; chown 65534 {0}; chmod 0666 {0}",
     "fifo": "mkfifo {0}",
     "folder": "mkdir {0}; echo full > {0}/full",
 }
@@ -125,7 +126,8 @@ def test_planted(host: Host, chain: str, kind: str) -> None:
     """At every path in turn: the calls may be refused, and once it is gone all is as ever."""
     host.serve("--idle-workers", "1")
     host.run("mkdir", "-p", f"{OUTSIDE}/folder", DATA)
-    for path in (f"{OUTSIDE}/precious", f"{OUTSIDE}/folder/precious", f"{OUTSIDE}/folder/record.json"):
+    for name in ("precious", "folder/precious", "folder/record.json"):
+        path = f"{OUTSIDE}/{name}"
         host.run("tee", path, stdin="precious\n")
         host.run("chmod", "0640", path)
     container = host.container()
