@@ -21,6 +21,7 @@ from .kernel import interruption, own_folders
 from .spec import versions
 from .spec.environment import VERBS, read_environment
 from .spec.errors import CniError, Code, cni_error_of
+from .spec.limits import MOST_INPUT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,7 @@ _CLOSED = -1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 _INDENT = 4
+_CHUNK_BYTES = 64 * 1024
 
 
 def main(name: str) -> int:
@@ -205,13 +207,18 @@ def _version_document(name: str) -> bytes:
 def _read(environment: Environment, environ: Mapping[str, str], stdin: int) -> Request:
     from .spec.call import read_request
 
+    data = bytearray()
     try:
-        with os.fdopen(os.dup(stdin), "rb") as file, interruption.waiting():
-            data = file.read()
+        with interruption.waiting():
+            while len(data) <= MOST_INPUT_BYTES and (more := os.read(stdin, _CHUNK_BYTES)):
+                data += more
     except OSError as error:
         msg = f"error reading from stdin: {error.strerror}"
         raise CniError(Code.IO_FAILURE, msg) from error
-    return read_request(environment, environ, data)
+    if len(data) > MOST_INPUT_BYTES:
+        msg = f"the network configuration has more than {MOST_INPUT_BYTES} bytes"
+        raise CniError(Code.IO_FAILURE, msg, "it is read from stdin until its end")
+    return read_request(environment, environ, bytes(data))
 
 
 def _gated(name: str, request: Request) -> Request:

@@ -16,6 +16,7 @@ from cni_py.kernel import interruption, processes
 from cni_py.spec import delegation
 from cni_py.spec.call import typed_call
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.limits import MOST_DELEGATE_BYTES
 
 if TYPE_CHECKING:
     import subprocess
@@ -148,7 +149,7 @@ def _run(path: str, environ: dict[str, Any], stdin: bytes) -> subprocess.Complet
     """A file that is being written (ETXTBSY) is tried again for a few seconds (X-10)."""
     for attempt in range(_BUSY_ATTEMPTS):
         try:
-            return processes.run([path], stdin, environ=environ)
+            return processes.run([path], stdin, environ=environ, most=MOST_DELEGATE_BYTES)
         except OSError as error:
             if error.errno == errno.ETXTBSY and attempt + 1 < _BUSY_ATTEMPTS:
                 with interruption.waiting():

@@ -12,6 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.limits import MOST_LISTING_BYTES
 
 from . import processes
 
@@ -106,7 +107,15 @@ def _run(arguments: list[str], what: str, text: str = "") -> str:
         msg = f"{what}: {arguments[0]} is not installed"
         raise IptablesError(Code.INTERNAL, msg, "install the package iptables")
     try:
-        done = processes.run([path, *arguments[1:]], os.fsencode(text), seconds=_RUN_SECONDS)
+        done = processes.run(
+            [path, *arguments[1:]],
+            os.fsencode(text),
+            seconds=_RUN_SECONDS,
+            most=MOST_LISTING_BYTES,
+        )
+    except OSError as error:
+        msg = f"{what}: {path}: {error.strerror}"
+        raise IptablesError(Code.INTERNAL, msg) from error
     except subprocess.TimeoutExpired:
         msg = f"{what}: {arguments[0]} took more than {_RUN_SECONDS} s"
         raise IptablesError(Code.TRY_AGAIN_LATER, msg) from None

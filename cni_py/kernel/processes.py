@@ -5,7 +5,11 @@ One that a killed process leaves behind keeps the next call waiting (`inheriting
 
 from __future__ import annotations
 
+import errno
+import os
+import selectors
 import subprocess
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _ENDING_SECONDS = 5.0
+_CHUNK_BYTES = 64 * 1024
 
 _inherited: list[int] = []
 
@@ -38,11 +43,13 @@ def run(
     *,
     environ: Mapping[str, str] | None = None,
     seconds: float | None = None,
+    most: int,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program with `stdin`; its streams are collected.
+    """Run a program with `stdin`; `most` bytes of each of its streams are collected.
 
-    Raises OSError when it cannot be started, subprocess.TimeoutExpired after `seconds`, and
-    Interrupted; it is ended then: asked to first, for it may have something to undo.
+    What is more on stderr is dropped; more on stdout is EFBIG. Raises OSError when it cannot be
+    started, subprocess.TimeoutExpired after `seconds`, and Interrupted; it is ended then: asked to
+    first, for it may have something to undo.
     """
     process = subprocess.Popen(
         arguments,
@@ -55,12 +62,66 @@ def run(
     with process:
         try:
             with interruption.waiting():
-                stdout, stderr = process.communicate(stdin, seconds)
+                stdout, stderr = _exchange(process, stdin, seconds, most)
         except BaseException:
             with interruption.shielded():
                 _end(process)
             raise
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], stdin: bytes, seconds: float | None, most: int
+) -> tuple[bytes, bytes]:
+    """Write `stdin` and read both streams to their ends, as each is ready; then wait."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    deadline = None if seconds is None else time.monotonic() + seconds
+    stdout, stderr = bytearray(), bytearray()
+    read = {process.stdout.fileno(): stdout, process.stderr.fileno(): stderr}
+    left = memoryview(stdin)
+    with selectors.DefaultSelector() as selector:
+        for fd in read:
+            selector.register(fd, selectors.EVENT_READ)
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            for key, _ in selector.select(_rest(process, deadline)):
+                if key.fd not in read:
+                    left = _written(key.fd, left)
+                    if not left:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                elif data := os.read(key.fd, _CHUNK_BYTES):
+                    into = read[key.fd]
+                    if into is stdout and len(data) > most - len(into):
+                        raise OSError(errno.EFBIG, f"it wrote more than {most} bytes to stdout")
+                    into += data[: most - len(into)]
+                else:
+                    selector.unregister(key.fd)
+    process.wait(_rest(process, deadline))
+    return bytes(stdout), bytes(stderr)
+
+
+def _rest(process: subprocess.Popen[bytes], deadline: float | None) -> float | None:
+    """The seconds that are left. Raises subprocess.TimeoutExpired."""
+    if deadline is None:
+        return None
+    rest = deadline - time.monotonic()
+    if rest <= 0:
+        raise subprocess.TimeoutExpired(process.args, 0)
+    return rest
+
+
+def _written(fd: int, data: memoryview) -> memoryview:
+    """What is left to write; nothing where nobody reads it any more."""
+    try:
+        return data[os.write(fd, data) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return data[:0]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

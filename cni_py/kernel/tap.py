@@ -41,6 +41,7 @@ _NLMSG_BYTES, _INFO_BYTES = 16, 16
 
 _SELINUX = "/sys/fs/selinux/enforce"
 _EXEC_LABEL = "/proc/thread-self/attr/exec"
+_MOST_BYTES = 4096
 _CHILD_SECONDS = 30.0
 
 # Carries out the given ioctls, and prints the number of the first that failed and its errno.
@@ -190,7 +191,7 @@ def _carry_out(ioctls: list[tuple[str, int, bytes | int]]) -> None:
     command = [sys.executable, "-IS", "-c", _CARRY_OUT, DEVICE, *arguments]
     what = f"{ioctls[0][0]} in a process of its own"
     try:
-        done = processes.run(command, b"", seconds=_CHILD_SECONDS)
+        done = processes.run(command, b"", seconds=_CHILD_SECONDS, most=_MOST_BYTES)
     except OSError as error:
         raise kernel_error(what, error) from error
     except subprocess.TimeoutExpired as error:
