@@ -244,16 +244,15 @@ def _requested(call: Call[Config]) -> list[IP]:
     sources = [("CNI_ARGS IP", asked["IP"])] if "IP" in asked else []
     sources += [("args.cni.ips", one) for one in call.config.args.cni.ips]
     sources += [("runtimeConfig.ips", one) for one in call.config.runtime_config.ips]
-    requested: list[IP] = []
+    requested: dict[IP, None] = {}
     for source, text in sources:
         try:
             address = strip_prefix(text)
         except ValueError:
             msg = f"invalid IP address {text}"
             raise CniError(Code.INVALID_CONFIG, msg, f"in {source}") from None
-        if address not in requested:
-            requested.append(address)
-    return requested
+        requested[address] = None
+    return list(requested)
 
 
 def _sandbox(netns: str) -> Sandbox:
@@ -312,7 +311,8 @@ def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:
             msg = f"requested ip {address} is subnet's gateway"
             raise CniError(Code.INVALID_CONFIG, msg, f"range set {index} is {describe(ranges)}")
     if left:
-        listed = " ".join(str(one) for one in left)
+        listed = " ".join(str(one) for one in left[:_SHOWN])
+        listed += " ..." if len(left) > _SHOWN else ""
         msg = f"failed to allocate all requested IPs: {listed}"
         details = "each range set gives one address: " + "; ".join(map(describe, sets))
         raise CniError(Code.INVALID_CONFIG, msg, details)
