@@ -9,7 +9,11 @@ JOBS ?= $(shell echo $$((2 * $$(nproc))))
 # How long `make fuzz` has for each of its targets, in seconds.
 FUZZ_SECONDS ?= 20
 
-.PHONY: help demo test test-vm lint bin bench flood fuzz schema clean
+# How many sequences `make model` tries, and how many steps each has.
+MODEL_EXAMPLES ?= 200
+MODEL_STEPS ?= 40
+
+.PHONY: help demo test test-vm lint bin bench flood fuzz model schema clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -19,6 +23,7 @@ help:
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make fuzz      hostile input to everything that reads some: FUZZ_SECONDS=20 for each target'
+	@echo 'make model     long sequences of calls and mishaps against a model: MODEL_EXAMPLES=200, MODEL_STEPS=40'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
 	@echo 'make clean     remove what the other targets made'
@@ -47,6 +52,11 @@ flood: bin
 fuzz: bin $(VENV)/fuzz
 	@tests/tools/setup fuzz
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m fuzz.run --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+model: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH=1 MODEL_EXAMPLES=$(MODEL_EXAMPLES) MODEL_STEPS=$(MODEL_STEPS) \
+	  $(PYTHON) -m pytest -s tests/model -o timeout=0
 
 lint: $(VENV)/installed
 	@tests/tools/setup lint
