@@ -110,10 +110,14 @@ def _addresses(call: Call[Config]) -> tuple[IPConfig, ...]:
         if texts:
             msg = "an entry in the 'ips' field is NOT in CIDR notation, got: '{}'"
             found = tuple(IPConfig(_cidr(one, msg, source)) for one in texts)
-            return _one_per_family(found, call.request.cni_version)
+            return _usable(found, call.request.cni_version)
     ipam = _ipam(config)
+    for index, one in enumerate(ipam.addresses):
+        if one.gateway is not None and one.gateway.version != one.address.version:
+            msg = f"gateway {one.gateway} is not of the family of {one.address}"
+            raise CniError(Code.INVALID_CONFIG, msg, f"ipam.addresses[{index}].gateway")
     named = tuple(IPConfig(one.address, one.gateway) for one in ipam.addresses)
-    return _one_per_family((*named, *_from_args(call.args)), call.request.cni_version)
+    return _usable((*named, *_from_args(call.args)), call.request.cni_version)
 
 
 def _from_args(text: str) -> tuple[IPConfig, ...]:
@@ -147,7 +151,15 @@ def _cidr(text: str, msg: str, source: str) -> Cidr:
         raise CniError(Code.INVALID_CONFIG, msg.format(text), f"in {source}") from None
 
 
-def _one_per_family(ips: tuple[IPConfig, ...], cni_version: str) -> tuple[IPConfig, ...]:
+def _usable(ips: tuple[IPConfig, ...], cni_version: str) -> tuple[IPConfig, ...]:
+    """The same addresses. Raises CniError 7 for what no interface has and no result can say."""
+    addresses = [one.address.ip for one in ips]
+    for one in addresses:
+        if one.is_unspecified or one.is_multicast:
+            msg = f"address {one} is not one of an interface"
+            raise CniError(Code.INVALID_CONFIG, msg, "it is unspecified or multicast")
+        if addresses.count(one) > 1:
+            raise CniError(Code.INVALID_CONFIG, f"address {one} is given twice")
     versions = [one.address.version for one in ips]
     if cni_version in ("0.1.0", "0.2.0") and len(versions) != len(set(versions)):
         msg = f"CNI version {cni_version} does not support more than 1 address per family"

@@ -75,6 +75,9 @@ def gateways(config: Config) -> dict[int, IP]:
         except ValueError as error:
             msg = f"invalid static gateway IP address: {text}"
             raise CniError(Code.INVALID_CONFIG, msg, "in gateways") from error
+        if gateway.is_unspecified or gateway.is_multicast or gateway.is_loopback:
+            msg = f"static gateway IP address {text} is not one of a neighbour"
+            raise CniError(Code.INVALID_CONFIG, msg, "in gateways")
         if gateway.version in found:
             msg = f"gateways list contains multiple IPv{gateway.version} addresses"
             details = f"{found[gateway.version]} and {gateway}"

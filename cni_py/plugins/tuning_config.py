@@ -52,7 +52,11 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
         """Where the former values are kept. Raises CniError 7."""
         if "\0" in self.data_dir:
             raise CniError(Code.INVALID_CONFIG, "dataDir contains NUL", "it is a folder's path")
-        return os.path.abspath(self.data_dir or _DATA_DIR)
+        if self.data_dir and not os.path.isabs(self.data_dir):
+            # Of whom would it be? The server has a working directory of its own.
+            msg = f'dataDir "{self.data_dir}" is not an absolute path'
+            raise CniError(Code.INVALID_CONFIG, msg)
+        return os.path.normpath(self.data_dir or _DATA_DIR)
 
 
 class Config(DelConfig, frozen=True, kw_only=True):

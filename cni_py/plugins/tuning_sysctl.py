@@ -44,11 +44,15 @@ class Sysctl(NamedTuple):
 def parse(settings: Mapping[str, str], ifname: str) -> dict[str, Sysctl]:
     """The settings by their file. `IFNAME` in a key stands for `ifname`.
 
-    Raises CniError 7 for a key outside `net`, and for two keys of one file.
+    Raises CniError 7 for a key outside `net`, for two keys of one file, and for a value that the
+    file cannot give back.
     """
     parsed: dict[str, Sysctl] = {}
     for key, value in settings.items():
         one = Sysctl(key, _parts(key, ifname), value)
+        if "\0" in value or "\n" in value:
+            msg = f'sysctl "{key}" has a value of more than one line'
+            raise CniError(Code.INVALID_CONFIG, msg, f"it is {value!r}")
         if one.path in parsed:
             raise _duplicated(f'"{parsed[one.path].key}" and "{key}" are both {one.path}')
         parsed[one.path] = one
