@@ -39,6 +39,7 @@ class Network:
     name: str
     kind: str
     subnets: tuple[str, ...] = ()
+    size: int = 3
     bridge: str = ""
     is_gateway: bool = False
     masquerades: bool = False
@@ -50,8 +51,8 @@ class Network:
         return self.kind in ("bridge", "ptp")
 
     def pool(self, index: int) -> list[str]:
-        """The addresses that a range set gives, in order: the first is the gateway's."""
-        return [str(one) for one in ip_network(self.subnets[index]).hosts()][1:]
+        """The addresses that a range set gives, in order: the subnet's first is the gateway's."""
+        return [str(one) for one in ip_network(self.subnets[index]).hosts()][1 : 1 + self.size]
 
     def gateways(self) -> set[str]:
         """What the host has on the network's bridge."""

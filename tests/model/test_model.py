@@ -34,19 +34,12 @@ from fixtures.server import CNI_PY
 from .kernel import RECORDS, Names, seen
 from .model import OK, Attachment, Model, Network
 
+_FRONT = {"is_gateway": True, "masquerades": True, "publishes": True}
 NETWORKS = {
     one.name: one
     for one in (
-        Network(
-            "front",
-            "bridge",
-            ("10.1.0.0/29",),
-            "br0",
-            is_gateway=True,
-            masquerades=True,
-            publishes=True,
-        ),
-        Network("back", "bridge", ("10.2.0.0/29", "fd00:2::/125"), "br0"),
+        Network("front", "bridge", ("10.1.0.0/29",), bridge="br0", **_FRONT),
+        Network("back", "bridge", ("10.2.0.0/29", "fd00:2::/125"), bridge="br0"),
         Network("line", "ptp", ("10.3.0.0/30",), masquerades=True, publishes=True),
         Network("side", "macvlan", ("10.4.0.0/29",)),
         Network("lo", "loopback"),
@@ -70,11 +63,13 @@ _KEYS: dict[str, dict[str, Any]] = {
 # What a configuration may have become when DEL or GC gets it.
 _CHANGES: tuple[dict[str, Any], ...] = (
     {},
-    {"ipMasq": False},
+    {
+        "ipMasq": False,
+        "bridge": "br9",
+        "mtu": 1400,
+        "ipam": ranges([{"subnet": "10.9.0.0/24"}]),
+    },
     {"ipMasq": True},
-    {"bridge": "br9"},
-    {"mtu": 1400},
-    {"ipam": ranges([{"subnet": "10.9.0.0/24"}])},
 )
 _EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "0"))
 _SECONDS = 20
@@ -83,7 +78,7 @@ containers = st.sampled_from(IDS)
 attachments = st.sampled_from(ATTACHMENTS)
 networks = st.sampled_from(sorted(NETWORKS))
 changes = st.sampled_from(_CHANGES)
-ports = st.sampled_from([(), (), PORTS[:1], PORTS[1:], PORTS])
+ports = st.sampled_from([(), PORTS[:1], PORTS[1:], PORTS])
 numbers = st.integers(0, 99)
 
 
@@ -140,18 +135,28 @@ class HostMachine(RuleBasedStateMachine):
     def attach(self, one: Attachment, wanted: tuple[int, ...], tidies: bool) -> None:
         self.attach_one(one, wanted, tidies)
 
-    @rule(number=numbers, wanted=ports, tidies=st.booleans())
-    def attach_new(self, number: int, wanted: tuple[int, ...], tidies: bool) -> None:
+    @rule(number=numbers, tidies=st.booleans())
+    def attach_new(self, number: int, tidies: bool) -> None:
         """Where there is a namespace, and room in it."""
-        taken = {(one.network, one.container) for one in self.results}
-        some = [
+        some = self.vacant() or ATTACHMENTS
+        self.attach_one(some[number % len(some)], PORTS[:1], tidies)
+
+    @rule(number=numbers, wanted=ports, tidies=st.booleans())
+    def attach_published(self, number: int, wanted: tuple[int, ...], tidies: bool) -> None:
+        """The same on a network that publishes ports."""
+        some = [one for one in self.vacant() or ATTACHMENTS if NETWORKS[one.network].publishes]
+        if some:
+            self.attach_one(some[number % len(some)], wanted, tidies)
+
+    def vacant(self) -> list[Attachment]:
+        """What could be attached, as it seems to a runtime."""
+        return [
             one
             for one in ATTACHMENTS
             if one.container in self.model.namespaces
             and (one.container, one.ifname) not in self.model.links
-            and (one.network, one.container) not in taken
-        ] or ATTACHMENTS
-        self.attach_one(some[number % len(some)], wanted, tidies)
+            and one not in self.results
+        ]
 
     @precondition(lambda self: self.results)
     @rule(number=numbers, wanted=ports)
@@ -182,6 +187,11 @@ class HostMachine(RuleBasedStateMachine):
         self, number: int, has_netns: bool, has_result: bool, change: dict[str, Any]
     ) -> None:
         self.detach_one(self.known(number), has_netns, has_result, change)
+
+    @precondition(lambda self: self.results)
+    @rule(number=numbers, change=changes)
+    def detach_changed(self, number: int, change: dict[str, Any]) -> None:
+        self.detach_one(sorted(self.results)[number % len(self.results)], change=change)
 
     @rule(one=attachments)
     def detach_any(self, one: Attachment) -> None:
@@ -390,7 +400,12 @@ def config(network: str) -> dict[str, Any]:
     one = NETWORKS[network]
     base = {"cniVersion": "1.1.0", "name": network, "type": one.kind} | _KEYS[one.kind]
     if one.subnets:
-        base["ipam"] = ranges(*[[{"subnet": subnet}] for subnet in one.subnets])
+        base["ipam"] = ranges(
+            *[
+                [{"subnet": subnet, "rangeEnd": one.pool(index)[-1]}]
+                for index, subnet in enumerate(one.subnets)
+            ]
+        )
     keys = {"isGateway": one.is_gateway, "ipMasq": one.masquerades}
     return base | {key: True for key, is_so in keys.items() if is_so}
 
@@ -427,7 +442,7 @@ _STEPS = {
     *("removed interface", "removed addresses", "flush", "restore", "reboot"),
 }
 _SETTINGS = settings(
-    max_examples=_EXAMPLES or 14,
+    max_examples=_EXAMPLES or 16,
     stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
     derandomize=not _EXAMPLES,
     database=None,
