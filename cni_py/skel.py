@@ -413,7 +413,8 @@ def _report(error: BaseException, version: str, output: Output) -> None:
     """Print the CNI error; a defect's traceback goes to stderr."""
     reported = cni_error_of(error)
     output.code = reported.code
-    if not isinstance(error, (CniError, interruption.Interrupted)):
+    known = isinstance(error, (CniError, interruption.Interrupted))
+    if not known and reported.code == Code.INTERNAL:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)

@@ -7,32 +7,21 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_PASSING = frozenset({
-    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
-})  # fmt: skip
-_OF_THE_DISK = frozenset({errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS})
 
 
 class KernelError(CniError):
     """A system call or netlink request that failed.
 
     `what` names the operation and its object, `errno` is the kernel's number, `text` the extended
-    acknowledgement where there is one. Code 11 for a shortage that passes, 5 for what the disk
-    refuses, else 999.
+    acknowledgement where there is one. The code is `code_of`'s.
     """
 
     def __init__(self, what: str, number: int, text: str = "") -> None:
-        code = Code.INTERNAL
-        if number in _PASSING:
-            code = Code.TRY_AGAIN_LATER
-        elif number in _OF_THE_DISK:
-            code = Code.IO_FAILURE
-        super().__init__(code, f"{what}: {os.strerror(number)}", text)
+        super().__init__(code_of(number), f"{what}: {os.strerror(number)}", text)
         self.errno = number
 
 

@@ -45,8 +45,8 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
                 with processes.inheriting(lock):
                     yield
             finally:
-                # systemd takes the folder away with the service.
-                with suppress(FileNotFoundError):
+                # The call has been answered, and systemd takes the folder away with the service.
+                with suppress(OSError):
                     os.unlink(path)
             return
         finally:

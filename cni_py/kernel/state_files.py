@@ -145,10 +145,15 @@ def replace(path: str, data: bytes, folder: str = "") -> None:
             return
         file.takes_over(path + NEW)
         try:
-            os.replace(path + NEW, path)
-        except IsADirectoryError as error:
-            set_aside(path, str(error.strerror), folder)
-            os.replace(path + NEW, path)
+            try:
+                os.replace(path + NEW, path)
+            except IsADirectoryError as error:
+                set_aside(path, str(error.strerror), folder)
+                os.replace(path + NEW, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(path + NEW)
+            raise
 
 
 class Unnamed:

@@ -11,7 +11,6 @@ exclude each other.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import state_files
@@ -19,6 +18,7 @@ from cni_py.spec.attachment import is_key
 from cni_py.spec.errors import CniError, Code
 
 from .port_mappings import RECORDS
+from .records import NOT_EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -178,9 +178,14 @@ def _remove(path: str) -> None:
 
 
 def _remove_empty(folder: str) -> None:
-    # Another address of the port may still have a link in it.
-    with suppress(OSError):
+    try:
         os.rmdir(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # Another address of the port may still have a link in it.
+        if error.errno not in NOT_EMPTY:
+            raise
 
 
 def _entries(folder: str) -> list[str]:

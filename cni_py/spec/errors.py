@@ -7,7 +7,14 @@ library emits them.
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
+
+_PASSING = frozenset({
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+})  # fmt: skip
+_OF_THE_DISK = frozenset({errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS})
 
 
 class Code(IntEnum):
@@ -46,8 +53,20 @@ class CniError(Exception):
         return f"{self.msg}; {self.details}" if self.details else self.msg
 
 
+def code_of(number: int) -> Code:
+    """The code for what the system answers with an errno.
+
+    11 for a shortage that passes, 5 for what the disk refuses, else 999.
+    """
+    if number in _PASSING:
+        return Code.TRY_AGAIN_LATER
+    return Code.IO_FAILURE if number in _OF_THE_DISK else Code.INTERNAL
+
+
 def cni_error_of(error: BaseException) -> CniError:
     """The CNI error that a failed verb reports: the first one along the chain of causes, else 999.
+
+    What the system refused without anybody having said what for is named by its path.
 
     Only explicit causes (`raise ... from`) count: an unrelated error that happened to be handled
     at the time must not speak for this one (rule D-05).
@@ -56,5 +75,8 @@ def cni_error_of(error: BaseException) -> CniError:
     while cause is not None:
         if isinstance(cause, CniError):
             return cause
+        if isinstance(cause, OSError) and cause.errno:
+            where = f"{cause.filename}: " if cause.filename else ""
+            return CniError(code_of(cause.errno), f"{where}{os.strerror(cause.errno)}")
         cause = cause.__cause__
     return CniError(Code.INTERNAL, str(error) or type(error).__name__)
