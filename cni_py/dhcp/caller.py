@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from cni_py.kernel import interruption
+from cni_py.kernel import interruption, proc
 from cni_py.spec.errors import CniError, Code
 
 from . import protocol
@@ -23,6 +24,8 @@ A = TypeVar("A")
 _ANSWER_SECONDS = 10.0
 _GRACE_SECONDS = 5.0
 _READ_BYTES = 1 << 16
+# pid, uid, gid.
+_CREDENTIALS = struct.Struct("iII")
 
 
 class NoDaemonError(CniError):
@@ -120,7 +123,15 @@ class Caller:
 
     def _late(self, what: str) -> CniError:
         msg = f"the DHCP daemon at {self._path} did not {what}"
-        return CniError(Code.TRY_AGAIN_LATER, msg, "its process may be stopped or overloaded")
+        return CniError(Code.TRY_AGAIN_LATER, msg, self._listener())
+
+    def _listener(self) -> str:
+        """Who listens; with systemd's socket that is systemd (unix(7), SO_PEERCRED)."""
+        try:
+            peer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return f"it is {proc.described(_CREDENTIALS.unpack(peer)[0])}"
+        except OSError:
+            return "its process may be overloaded"
 
     def _strange(self, line: str) -> CniError:
         msg = f"what listens at {self._path} is not cni-py's DHCP daemon"

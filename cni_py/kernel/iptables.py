@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.limits import MOST_LISTING_BYTES
 
-from . import processes
+from . import lock, processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _LOCK_SECONDS = 10
 _RUN_SECONDS = 30
+_LOCK = "/run/xtables.lock"
 _LISTED = re.compile(r"-[PNA] [^ ]")
 _PREFIX = {4: "iptables", 6: "ip6tables"}
 # iptables(8): 4 is a resource problem, which is what a held lock is reported as.
@@ -122,6 +123,8 @@ def _run(arguments: list[str], what: str, text: str = "") -> str:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         locked = done.returncode == _STATUS_LOCKED and "lock" in said
+        if locked:
+            said = f"{said}; {_LOCK} is {lock.holder_of(_LOCK)}"
         code = Code.TRY_AGAIN_LATER if locked else Code.INTERNAL
         raise IptablesError(code, f"{what}: {arguments[0]} failed", said)
     return os.fsdecode(done.stdout)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
 
-from . import interruption, markers, processes
+from . import interruption, markers, proc, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _SECONDS = 30.0
 _FOLDER = "/run/cni-py/attachments"
+# When a lock, by its path, was last waited for in vain.
+_in_vain: dict[str, float] = {}
 
 
 @contextmanager
@@ -166,12 +170,14 @@ def _opened_folder(path: str) -> int | None:
 def take_lock(fd: int, path: str, kind: int = fcntl.LOCK_EX) -> None:
     """flock(2) with a limit. Raises CniError 11, which names the holder, when it passes.
 
-    Raises Interrupted.
+    One that was waited for in vain is not waited for again so soon: what the call does about its
+    failure needs the same locks. Raises Interrupted.
     """
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        pass
+        if time.monotonic() - _in_vain.get(path, -math.inf) < _SECONDS:
+            raise _not_free(fd, path) from None
     else:
         return
 
@@ -184,16 +190,28 @@ def take_lock(fd: int, path: str, kind: int = fcntl.LOCK_EX) -> None:
         with interruption.waiting():
             fcntl.flock(fd, kind)
     except TimeoutError:
-        msg = f"the lock {path} was not free within {_SECONDS:.0f} s"
-        raise CniError(Code.TRY_AGAIN_LATER, msg, _holder(fd)) from None
+        _in_vain[path] = time.monotonic()
+        raise _not_free(fd, path) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
 
 
-def _holder(fd: int) -> str:
-    """`held by process N (name)`, from proc(5)'s list of locks."""
-    status = os.fstat(fd)
+def _not_free(fd: int, path: str) -> CniError:
+    msg = f"the lock {path} was not free within {_SECONDS:.0f} s"
+    return CniError(Code.TRY_AGAIN_LATER, msg, _holder(os.fstat(fd)))
+
+
+def holder_of(path: str) -> str:
+    """`held by process N (name)`, of a file that another program locks."""
+    try:
+        return _holder(os.stat(path))
+    except OSError as error:
+        return f"which cannot be looked at: {error.strerror}"
+
+
+def _holder(status: os.stat_result) -> str:
+    """The same from proc(5)'s list of locks."""
     # btrfs and overlayfs list another device than stat(2) tells: the inode alone is second best.
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     exact, similar = f"{device}:{status.st_ino}", f":{status.st_ino}"
@@ -203,8 +221,7 @@ def _holder(fd: int) -> str:
     found += [fields[4] for fields in held if fields[5].endswith(similar)]
     for pid in [*found[:1], *_heirs(status)]:
         try:
-            with open(f"/proc/{pid}/comm") as comm:
-                return f"held by process {pid} ({comm.read().strip()})"
+            return f"held by {proc.described(int(pid))}"
         except OSError:
             continue
     return "held by a process that cannot be seen from here"

@@ -358,6 +358,8 @@ def test_stopped_daemon(host: Host, daemon: Background) -> None:
         error = refusal(host.call("dhcp", "ADD", ipam("dhcp"), container))
         assert error["code"] == 11
         assert error["msg"] == f"the DHCP daemon at {SOCKET} did not answer within 10 s"
+        assert error["details"].startswith(f"it is process {daemon.process.pid} (")
+        assert error["details"].endswith(", which is stopped")
     finally:
         os.kill(daemon.process.pid, signal.SIGCONT)
     until(lambda: host.call("dhcp", "STATUS", ipam("dhcp")).status == 0, "it goes on")
