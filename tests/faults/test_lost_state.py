@@ -182,3 +182,18 @@ def test_run_has_vanished(host: Host, backend: str, is_gone: bool) -> None:
     assert host.sysctl("net/ipv4/conf/cni0/route_localnet") == "1"
     detached(host, backend, second, results[second.id])
     assert [one for one in left_behind(host, before) if "/run/netns/c1" not in one] == []
+
+
+@every_backend
+def test_modes(host: Host, backend: str) -> None:
+    """[decision 32] Nobody but root reads what there is of an attachment."""
+    first = host.container("c1")
+    result = attached(host, backend, first)
+    index = "/var/lib/cni/networks/.cni-py/net1"
+    files = host.run("find", RECORDS, "/run/cni", index, "-type", "f", "-perm", "/177").stdout
+    assert files == ""
+    # What is in one of these needs no more.
+    folders = [RECORDS, "/run/cni", index, "-mindepth", "1", "-maxdepth", "1", "-type", "d"]
+    assert host.run("find", *folders, "-perm", "/077").stdout == ""
+    assert len(host.run("find", *folders).stdout.split()) == 8
+    detached(host, backend, first, result)
