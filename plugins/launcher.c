@@ -135,7 +135,19 @@ static int refuse_without_server(const char *details)
                   "no cni-py server is listening", details);
 }
 
-/* A connected socket; -1 where nobody listens, -2 where somebody does and does not answer. */
+/* Whether the server is root's or this user's own: whoever it is gets the caller's descriptors. */
+static bool is_trusted(int server)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    return getsockopt(server, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 &&
+           (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/*
+ * A connected socket; -1 where nobody listens that may serve the call, -2 where somebody does and
+ * does not answer.
+ */
 static int connect_server(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -154,6 +166,10 @@ static int connect_server(const char *path)
         int failed = errno == EAGAIN ? -2 : -1;
         close(fd);
         return failed;
+    }
+    if (!is_trusted(fd)) {
+        close(fd);
+        return -1;
     }
     return fd;
 }

@@ -40,6 +40,8 @@ enum {
     NO_DESCRIPTORS = 32,
     SEND_FAILS = 64,
     WITH_ARGUMENTS = 128,
+    /* Somebody listens who is not to be trusted. */
+    STRANGER = NOBODY_LISTENS | BUSY,
 };
 
 #define MAX_OUTPUT (1 << 17)
@@ -77,6 +79,8 @@ static int fake_connect(int fd, const struct sockaddr *address, socklen_t length
     /* A path that is not terminated would be read beyond its end. */
     if (length != sizeof *given || memchr(given->sun_path, 0, sizeof given->sun_path) == NULL)
         abort();
+    if ((flags & STRANGER) == STRANGER)
+        return 0;
     if (flags & NOBODY_LISTENS) {
         errno = ECONNREFUSED;
         return -1;
@@ -88,10 +92,24 @@ static int fake_connect(int fd, const struct sockaddr *address, socklen_t length
     return 0;
 }
 
+/* The server's user is the fuzzer's choice too: of a stranger's nothing may be asked. */
+static int fake_getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+{
+    struct ucred *peer = value;
+    (void)fd;
+    bool stranger = (flags & STRANGER) == STRANGER;
+    if (level != SOL_SOCKET || name != SO_PEERCRED || *length != sizeof *peer)
+        abort();
+    *peer = (struct ucred){.pid = 1, .uid = stranger ? geteuid() + 1 : geteuid()};
+    return 0;
+}
+
 static void check_sent(const struct msghdr *sent)
 {
     const uint8_t *message = sent->msg_iov->iov_base;
     size_t length = sent->msg_iov->iov_len;
+    if ((flags & STRANGER) == STRANGER)
+        abort();
     /* An empty name is the shortest. */
     if (length < 6 || length > 128 * 1024 || memcmp(message, "CNI1", 4) != 0 || message[length - 1])
         abort();
@@ -216,6 +234,7 @@ static int fake_sigaction(int number, const struct sigaction *wanted, struct sig
 
 #define socket fake_socket
 #define connect fake_connect
+#define getsockopt fake_getsockopt
 #define sendmsg fake_sendmsg
 #define ppoll fake_ppoll
 #define recv fake_recv
