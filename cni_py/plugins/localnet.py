@@ -18,12 +18,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import markers, state_files, sysctl
-from cni_py.kernel.lock import alone
-from cni_py.spec.attachment import Attachment
+from cni_py.kernel.lock import on_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
 _FOLDER = "/run/cni-py/portmap/localnet"
 _SET = "set"
@@ -35,7 +33,7 @@ def allow(interface: str, key: str, guard: Callable[[str], None]) -> None:
     `guard` keeps what comes in through it from 127.0.0.0/8. Raises CniError.
     """
     folder = f"{_FOLDER}/{interface}"
-    with _locked(interface):
+    with on_folder(_FOLDER):
         os.makedirs(folder, 0o700, exist_ok=True)
         markers.touch(f"{folder}/{key}")
         is_off = sysctl.read(_key(interface)) != "1"
@@ -52,7 +50,7 @@ def forbid(interface: str, key: str, unguard: Callable[[str], None]) -> None:
     The parameter is reset before the guard goes.
     """
     folder = f"{_FOLDER}/{interface}"
-    with _locked(interface):
+    with on_folder(_FOLDER):
         if not os.path.isdir(folder):
             return
         state_files.remove(f"{folder}/{key}")
@@ -67,7 +65,7 @@ def forbid(interface: str, key: str, unguard: Callable[[str], None]) -> None:
 
 def forbid_lost(interface: str, unguard: Callable[[str], None], *, was_off: bool) -> None:
     """Put a guarded interface back that no file tells of, and nobody needs. Raises CniError."""
-    with _locked(interface):
+    with on_folder(_FOLDER):
         if os.path.isdir(f"{_FOLDER}/{interface}"):
             return
         if was_off:
@@ -92,10 +90,6 @@ def users() -> Iterator[tuple[str, str]]:
             for key in sorted(os.listdir(f"{_FOLDER}/{interface}")):
                 if key != _SET:
                     yield interface, key
-
-
-def _locked(interface: str) -> AbstractContextManager[None]:
-    return alone("portmap-localnet", Attachment("", "", interface))
 
 
 def _key(interface: str) -> str:

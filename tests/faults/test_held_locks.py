@@ -67,9 +67,7 @@ LOCKS = {
     "spoof check": Lock(CALLS, [BRIDGE | {"macspoofchk": True}]),
     "ports": Lock(CALLS, [BRIDGE, PORTMAP]),
     "shared chains": Lock("/run/cni-py/portmap", [BRIDGE, PORTMAP | {"backend": "iptables"}]),
-    "localhost": Lock(
-        call_of("portmap-localnet", "", "", "cni0"), [BRIDGE, PORTMAP], is_undone=False
-    ),
+    "localhost": Lock("/run/cni-py/portmap/localnet", [BRIDGE, PORTMAP], is_undone=False),
     "rules": Lock(CALLS, [BRIDGE, FIREWALL]),
     "isolation": Lock("/run/cni-py/firewall", [BRIDGE, FIREWALL]),
 }
