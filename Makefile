@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm lint bin bench flood fuzz model schema clean
+.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -22,6 +22,7 @@ help:
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
+	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
 	@echo 'make fuzz      hostile input to everything that reads some: FUZZ_SECONDS=20 for each target'
 	@echo 'make model     long sequences of calls and mishaps against a model: MODEL_EXAMPLES=200, MODEL_STEPS=40'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
@@ -44,6 +45,10 @@ test-vm: bin
 bench: bin
 	@tests/tools/setup bench
 	@$(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
+
+faults: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.kills $(FAULTS)
 
 flood: bin
 	@tests/tools/setup test

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fixtures.dump import dump, left_behind
 from fixtures.host import BIN, Container, Host
-from fixtures.moments import SIGKILL, Moment, Strike, record, struck, was_killed
+from fixtures.moments import SIGKILL, Moment, Strike, record, struck
 
 from .scenarios import SCENARIOS, Scenario
 
@@ -138,11 +139,10 @@ class Trials:
     def _try(self, verb: str, moment: Moment, fault: str, way: str) -> None:
         container = self._container()
         self._set_up(container, verb)
-        outcome = struck(self.host, self._strike(verb, container), moment, fault)
+        outcome, came = struck(self.host, self._strike(verb, container), moment, fault)
         name = f"{verb} {fault.partition('=')[2]}"
         self.tally.tried[name] += 1
-        if was_killed(outcome) or outcome.status != 0:
-            self.tally.hit[name] += 1
+        self.tally.hit[name] += came
         what = f"{self.scenario.name}: {verb} with {fault} at {moment.name} {moment.number}"
         if fault != SIGKILL:
             self._judge_error(outcome, name, what)
@@ -300,12 +300,14 @@ def every_scenario(
 ) -> Tally:
     """The trials of all scenarios, some at once."""
     whole = Tally()
+    lock = threading.Lock()
 
     def tried(scenario: Scenario) -> None:
         began = time.monotonic()
         verbs = VERBS if options.is_ours else VERBS[:2]
         tally = trials(scenario, options, verbs)
-        whole.add(tally)
+        with lock:
+            whole.add(tally)
         took = time.monotonic() - began
         told(
             f"{scenario.name}: tried {sum(tally.tried.values())}, hit {sum(tally.hit.values())}, "
@@ -350,7 +352,32 @@ def main() -> int:
         columns.append((name, whole))
         print(f"  together: tried {dict(whole.tried)}, left {dict(whole.left)}", flush=True)
         bad = bad or (options.is_ours and bool(whole.left))
+    if given.document:
+        _write(given.document, given, columns)
     return int(bad)
+
+
+def _write(path: Path, given: argparse.Namespace, columns: list[tuple[str, Tally]]) -> None:
+    sys.path.insert(0, str(ROOT / "bench"))
+    from tables import table, write_document
+
+    names = sorted({name for _, tally in columns for name in tally.tried})
+    lines = []
+    for name in names:
+        lines.append((f"{name}: tried", *(f"{tally.tried[name]:,}" for _, tally in columns)))
+        lines.append((f"{name}: not as before", *(f"{tally.left[name]:,}" for _, tally in columns)))
+    lines.append(("together", *(f"{sum(one.tried.values()):,}" for _, one in columns)))
+    lines.append(("left something", *(f"{sum(one.left.values()):,}" for _, one in columns)))
+    mark = "errors" if given.errors else "kills"
+    most = f"at most {given.sample} moments a call" if given.sample else "every moment"
+    options = f"--served {given.served} --sample {given.sample}" + " --errors" * given.errors
+    options += " --reference FOLDER" * bool(given.reference)
+    text = (
+        f"{len(SCENARIOS)} scenarios, {most}. Written by\n"
+        f"`make faults FAULTS='{options} --document docs/reliability.md'`.\n\n"
+        + table(("", *(name for name, _ in columns)), lines)
+    )
+    write_document(path, {mark: text})
 
 
 if __name__ == "__main__":

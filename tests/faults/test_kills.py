@@ -1,0 +1,31 @@
+"""Some of the moments of every plugin; `make faults` tries all, and the reference beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .kills import ERRORS, Options, trials
+from .scenarios import SCENARIOS, Scenario
+
+_NUMBERS = sorted({one for numbers in ERRORS.values() for one in numbers})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("served", ["standalone", "warm"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_kills(scenario: Scenario, served: str) -> None:
+    """[W-G5, W-HL4] SIGKILL, then what a runtime does or GC: the host is as it was before."""
+    tally = trials(scenario, Options(served, sample=4))
+    assert tally.notes == []
+    # Otherwise this has tested nothing.
+    assert sum(tally.hit.values()) > 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_errors(scenario: Scenario) -> None:
+    """[W-G5, W-G19] An error of the system: one of the protocol, and an ADD has left nothing."""
+    faults = tuple(f"error={one}" for one in _NUMBERS)
+    tally = trials(scenario, Options("warm", sample=2, faults=faults))
+    assert tally.notes == []
+    assert sum(tally.hit.values()) > 6
