@@ -117,16 +117,19 @@ static bool is_verb(const char *wanted)
     return verb != NULL && strcmp(verb, wanted) == 0;
 }
 
-/* Executes the Python executable of the same name; returns only where that fails. */
-static void execute_python(const char *name, char **argv)
+/* Executes the Python executable of the same name; where that fails, whether there is none. */
+static bool execute_python(const char *name, char **argv)
 {
     char folder[sizeof executables], path[sizeof executables + NAME_MAX + 2];
     for (size_t i = 0; i < sizeof folder; i++)
         folder[i] = executables[i];
     folder[sizeof folder - 1] = '\0';
     int length = snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (folder[0] == '/' && length > 0 && (size_t)length < sizeof path)
-        execv(path, argv);
+    if (folder[0] != '/' || length <= 0 || (size_t)length >= sizeof path)
+        return true;
+    execv(path, argv);
+    /* A script whose interpreter is gone is not found either. */
+    return errno == ENOENT || errno == ENOTDIR || errno == EACCES || errno == ENOEXEC;
 }
 
 static int refuse_without_server(const char *details)
@@ -559,10 +562,9 @@ static int run_here(const char *name, char **argv, int held)
 {
     if (held >= 0 && (lseek(held, 0, SEEK_SET) < 0 || dup2(held, STDIN_FILENO) < 0))
         return refuse(TRY_AGAIN_LATER, "the call's input cannot be read again", strerror(errno));
-    execute_python(name, argv);
-    static const char remedy[] = "start it, or install the Python executables on this host";
-    if (held < 0)
-        return refuse_without_server(remedy);
+    bool has_none = execute_python(name, argv);
+    if (held < 0 || !has_none)
+        return refuse_without_server("start it, or install the Python executables on this host");
     if (!defer(name, held))
         return refuse_without_server("and DEL cannot be deferred to /run/cni-py/deferred, which may "
                                      "be full; start it, or install the Python executables");

@@ -227,8 +227,12 @@ def _holder(status: os.stat_result) -> str:
     return "held by a process that cannot be seen from here"
 
 
-def _heirs(status: os.stat_result) -> Iterator[str]:
-    """Who has a lock that another process has taken, which is gone: it has the same open file."""
+def _heirs(status: os.stat_result) -> list[str]:
+    """Who has a lock that a process has taken which is gone: the open file, the oldest one first.
+
+    What that one has started in turn has it too.
+    """
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -236,4 +240,11 @@ def _heirs(status: os.stat_result) -> Iterator[str]:
                     continue
                 with open(f"/proc/{pid}/fdinfo/{fd}") as about:
                     if "FLOCK" in about.read():
-                        yield pid
+                        found.append((_started(pid), pid))
+    return [pid for _, pid in sorted(found)]
+
+
+def _started(pid: str) -> int:
+    """When the process began, in ticks since boot (proc(5)). Raises OSError."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[19])

@@ -363,7 +363,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char **before = environ;
     environ = variables;
     server_side = -1, fake_seconds = 0, opened_count = executed = 0, output_length = 0;
-    was_reset = was_sent = false, pending_signal = 0;
+    was_reset = was_sent = interrupted = false, pending_signal = 0;
     memset(&this_call, 0, sizeof this_call);
     char argument[] = "daemon";
     char *argv[] = {name, flags & WITH_ARGUMENTS ? argument : NULL, NULL};

@@ -253,6 +253,25 @@ def test_folder_of_somebody_else(node: Host, mode: str) -> None:
     node.run("rm", "-rf", FOLDER)
 
 
+def test_python_that_is_there_and_does_not_start(node: Host) -> None:
+    """A host that has it may never get a server: the runtime has to ask again."""
+    container = node.container("c1")
+    node.stop_serving()
+    # The kernel refuses an interpreter that somebody writes to (ETXTBSY), which passes.
+    busy = 'cp /bin/true /run/python; exec 3>>/run/python; exec "$@"'
+    script = "#!/run/python\n"
+    upper = "mkdir -p /run/upper /run/work"
+    overlay = f"lowerdir={BIN},upperdir=/run/upper,workdir=/run/work"
+    node.run("sh", "-c", f"{upper}; mount -t overlay -o {overlay} none {BIN}")
+    node.run("tee", f"{BIN}/.cni-py/bridge", stdin=script)
+    env = container.environ("DEL") | {"CNI_PY_SOCKET": "/run/nobody.sock"}
+    call = ("sh", "-c", busy, "sh", f"{BIN}/bridge")
+    outcome = node.run(*call, env=env, stdin=json.dumps(l3()), check=False)
+    node.run("umount", str(BIN))
+    assert (outcome.status, outcome.json["code"]) == (1, 11)
+    assert files(node) == []
+
+
 @pytest.mark.parametrize("missing", ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"])
 def test_call_that_is_none(node: Host, missing: str) -> None:
     """What no plugin could carry out is not written down."""

@@ -111,6 +111,7 @@ def waits(host: Host) -> int:
     return sum(one[1] == "->" and one[6].rpartition(":")[2] in inodes for one in lines)
 
 
+@pytest.mark.slow
 def test_orphan_that_does_not_end(own: Host) -> None:
     """After 30 s DEL says who is in its way; once that is gone it frees all."""
     container = own.container("c1")
