@@ -32,7 +32,7 @@ RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
-MAIN_TABLE = 254
+MAIN_TABLE, LOCAL_TABLE = 254, 255
 SCOPE_LINK, SCOPE_HOST = 253, 254
 # What `add` does where the kernel has such a route: fail with EEXIST, or put it in its place.
 EXCLUSIVE, REPLACE = CREATE, NLM_F_CREATE | NLM_F_REPLACE

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from fixtures.configs import routed
+from fixtures.configs import host_local, routed
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, refusal
+from fixtures.parents import child, uplink
 from fixtures.reference import reference
 from fixtures.settled import settled
 
@@ -531,3 +532,23 @@ def test_beside_the_reference(host: Host, case: str) -> None:
         host.delete("sbr", config, container, "net1")
         container.delete_netns()
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "ptp", "macvlan"])
+def test_check_of_the_plugin_before(host: Host, plugin: str) -> None:
+    """Its routes are where sbr has put them; a route that is nowhere is missed."""
+    uplink(host, "macvlan")
+    routes = [{"dst": "192.0.2.0/24"}, {"dst": "0.0.0.0/0", "gw": "10.1.2.1"}]
+    config = child("macvlan", ipam=host_local(routes=routes))
+    config |= {"type": plugin, "isGateway": True}
+    container = host.container()
+    result = host.add(plugin, config, container)
+    chained = {"cniVersion": "1.1.0", "name": "net1", "type": "sbr", "prevResult": result}
+    host.add("sbr", chained, container)
+    for name, given in ((plugin, config | {"prevResult": result}), ("sbr", chained)):
+        outcome = host.call(name, "CHECK", given, container)
+        assert outcome.status == 0, outcome
+    container.run("ip", "route", "delete", "192.0.2.0/24", "table", "100")
+    error = refusal(host.call(plugin, "CHECK", config | {"prevResult": result}, container))
+    assert error["msg"] == "route 192.0.2.0/24 of interface eth0 differs"
+    host.delete("sbr", chained, container)
