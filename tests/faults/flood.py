@@ -49,22 +49,6 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
-    """How hard, how long, and on what."""
-
-    seconds: float = 300.0
-    containers: int = 500
-    at_once: int = 64
-    served: str = "standalone"
-    folder: str = str(BIN)
-    seed: int = 1
-
-    @property
-    def is_ours(self) -> bool:
-        return self.folder == str(BIN)
-
-
-@dataclass(frozen=True)
 class Network:
     """A list of plugins, as a runtime reads it from a file."""
 
@@ -91,9 +75,13 @@ def _runtime(index: int) -> Config:
     }  # fmt: skip
 
 
+def _ipam(subnet: str) -> Config:
+    return {"type": "host-local", "ranges": [[{"subnet": subnet}]]}
+
+
 def _bridge(bridge: str, subnet: str) -> Config:
-    ipam = {"type": "host-local", "ranges": [[{"subnet": subnet}]]}
-    return {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True, "ipam": ipam}
+    base = {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True}
+    return base | {"ipam": _ipam(subnet)}
 
 
 # Twice as many addresses as containers: what leaks is missed in the end.
@@ -111,6 +99,49 @@ NETWORKS = (
         ),
     ),
 )
+
+# Further ones, for those who ask: routed, a child of the host's `up0`, a device that a VM opens.
+OTHER_KINDS = (
+    Network(
+        "routed",
+        "net2",
+        (
+            {"type": "ptp", "ipMasq": True, "ipam": _ipam("10.92.0.0/22")},
+            {"type": "sbr"},
+        ),
+    ),
+    Network(
+        "child", "net3", ({"type": "macvlan", "master": "up0", "ipam": _ipam("10.93.0.0/22")},)
+    ),
+    Network("device", "net4", ({"type": "tap", "ipam": _ipam("10.94.0.0/22")},)),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How hard, how long, and on what."""
+
+    seconds: float = 300.0
+    containers: int = 500
+    at_once: int = 64
+    served: str = "standalone"
+    folder: str = str(BIN)
+    seed: int = 1
+    every_kind: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        return self.folder == str(BIN)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All that a container may be on."""
+        return NETWORKS + OTHER_KINDS if self.every_kind else NETWORKS
+
+    def networks_of(self, index: int) -> tuple[Network, ...]:
+        """Those that container `index` is on: the first, and every second one also on another."""
+        first, *others = self.networks
+        return (first, others[index // 2 % len(others)]) if index % 2 else (first,)
 
 
 @dataclass
@@ -203,15 +234,11 @@ class Flood:
         self.options = options
         self.counts = Counts()
         self.attachments = [
-            [
-                Attachment(index, container, network)
-                # Every second container is on both networks.
-                for network in NETWORKS[: 1 + index % 2]
-            ]
+            [Attachment(index, container, network) for network in options.networks_of(index)]
             for index, container in enumerate(containers)
         ]
         self._random = [random.Random(f"{options.seed} {n}") for n in range(len(containers))]
-        self._sharing = {one.name: Sharing() for one in NETWORKS}
+        self._sharing = {one.name: Sharing() for one in options.networks}
         self._holders: dict[str, Attachment] = {}
         self._lock = threading.Lock()
         self._typical: dict[str, float] = {}
@@ -496,9 +523,12 @@ def flood(host: Host, options: Options) -> Counts:
     script = "set -e; for name in $NAMES; do ip netns add $name; done"
     host.run("sh", "-c", script, env={"NAMES": " ".join(names)})
     containers = [Container(host, f"id-{name}", f"/run/netns/{name}") for name in names]
+    if options.every_kind:
+        host.run("ip", "link", "add", "up0", "up", "type", "veth", "peer", "up1")
     # What stays by design is there before: bridges, tables, folders.
     first = Flood(host, options, containers[:2])
-    for one in first.attachments[1]:
+    for network in options.networks:
+        one = Attachment(1, containers[1], network)
         first._delete(one, None)
         for config in one.network.configs(1):
             given = config if one.result is None else config | {"prevResult": one.result}
@@ -562,9 +592,18 @@ def main() -> int:
     parser.add_argument("--served", choices=("standalone", "warm", "both"), default="both")
     parser.add_argument("--reference", help="the same with the executables of this folder")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--every-kind", action="store_true", help="also ptp with sbr, macvlan and tap"
+    )
     parser.add_argument("--document", type=Path, help="write the table into this file")
     given = parser.parse_args()
-    base = Options(given.seconds, given.containers, given.at_once, seed=given.seed)
+    base = Options(
+        given.seconds,
+        given.containers,
+        given.at_once,
+        seed=given.seed,
+        every_kind=given.every_kind,
+    )
     modes = ("standalone", "warm") if given.served == "both" else (given.served,)
     runs = [(f"cni-py, {mode}", Options(**{**vars(base), "served": mode})) for mode in modes]
     if given.reference:
@@ -591,11 +630,15 @@ def _write(path: Path, given: argparse.Namespace, columns: list[list[str]]) -> N
     from tables import table, write_document
 
     lines = zip(ROWS, *(column[1:] for column in columns), strict=True)
+    second = "bridge, portmap,\nfirewall, bandwidth and tuning"
+    more = ""
+    if given.every_kind:
+        second += ", or with ptp and sbr, macvlan, or tap"
+        more = " --every-kind"
     text = (
-        f"{given.containers} containers, half of them also on a second network with bridge, "
-        "portmap,\nfirewall, bandwidth and tuning; "
-        f"{given.at_once} calls at once; seed {given.seed}. Written by\n`make flood "
-        f"FLOOD='--seconds {given.seconds:.0f} --reference FOLDER --document docs/reliability.md'`."
+        f"{given.containers} containers, half of them also on a second network with {second}; "
+        f"{given.at_once} calls at once; seed {given.seed}. Written by\n`make flood FLOOD="
+        f"'--seconds {given.seconds:.0f}{more} --reference FOLDER --document docs/reliability.md'`."
         "\n\n" + table(("", *(column[0] for column in columns)), lines)
     )
     write_document(path, {"flood": text})
