@@ -71,9 +71,10 @@ class Tally:
         self.left += other.left
         self.notes += other.notes
 
-    def wrong(self, kind: str, note: str) -> None:
-        self.left[kind] += 1
-        self.notes.append(note)
+    def judge(self, kind: str, notes: list[str]) -> None:
+        """One trial, and what was wrong with it."""
+        self.left[kind] += bool(notes)
+        self.notes += notes
 
 
 class Trials:
@@ -151,30 +152,20 @@ class Trials:
         self.tally.tried[name] += 1
         self.tally.hit[name] += came
         what = f"{self.scenario.name}: {verb} with {fault} at {moment.name} {moment.number}"
-        if fault != SIGKILL:
-            self._judge_error(outcome, name, what)
+        notes = []
+        if fault != SIGKILL and not _is_answer(outcome):
+            notes.append(f"{what}: {outcome}")
         try:
             self._clean_up(container, verb, way, outcome)
         except AssertionError as error:
-            self.tally.wrong(name, f"{what}, then {way}: {error}")
+            notes.append(f"{what}, then {way}: {error}")
         self._dismiss(container)
         found = self._left()
         if found:
             shown = "\n    ".join(found[:_LEAVES])
-            self.tally.wrong(name, f"{what}, then {way}, left\n    {shown}")
+            notes.append(f"{what}, then {way}, left\n    {shown}")
             self._start_anew()
-
-    def _judge_error(self, outcome: Outcome, name: str, what: str) -> None:
-        """An error of the system is answered with one of the protocol, which names it."""
-        if outcome.status == 0:
-            return
-        try:
-            error = json.loads(outcome.stdout)
-        except ValueError:
-            self.tally.wrong(name, f"{what}: {outcome}")
-            return
-        if error.get("code") not in (5, 11, 999) or "Traceback" in outcome.stderr:
-            self.tally.wrong(name, f"{what}: {outcome}")
+        self.tally.judge(name, notes)
 
     def _clean_up(self, container: Container, verb: str, way: str, outcome: Outcome) -> None:
         count = len(self.scenario.chain)
@@ -275,6 +266,17 @@ class Trials:
         return outcome
 
 
+def _is_answer(outcome: Outcome) -> bool:
+    """Whether a call that met an error of the system has answered with one of the protocol."""
+    if outcome.status == 0:
+        return True
+    try:
+        error = json.loads(outcome.stdout)
+    except ValueError:
+        return False
+    return error.get("code") in (5, 11, 999) and "Traceback" not in outcome.stderr
+
+
 def _fits(fault: str, moment: Moment) -> bool:
     return fault.partition("=")[2] in ERRORS.get(moment.kind, ())
 
@@ -364,17 +366,22 @@ def main() -> int:
     return int(bad)
 
 
+def _shown(tally: Tally, name: str = "") -> str:
+    tried = tally.tried[name] if name else tally.tried.total()
+    left = tally.left[name] if name else tally.left.total()
+    return f"{tried:,}, {left:,}" if tried else "-"
+
+
 def _write(path: Path, given: argparse.Namespace, columns: list[tuple[str, Tally]]) -> None:
     sys.path.insert(0, str(ROOT / "bench"))
     from tables import table, write_document
 
     names = sorted({name for _, tally in columns for name in tally.tried})
-    lines = []
-    for name in names:
-        lines.append((f"{name}: tried", *(f"{tally.tried[name]:,}" for _, tally in columns)))
-        lines.append((f"{name}: not as before", *(f"{tally.left[name]:,}" for _, tally in columns)))
-    lines.append(("together", *(f"{sum(one.tried.values()):,}" for _, one in columns)))
-    lines.append(("left something", *(f"{sum(one.left.values()):,}" for _, one in columns)))
+    lines = [
+        (f"{name}: tried, of these not as before", *(_shown(tally, name) for _, tally in columns))
+        for name in names
+    ]
+    lines.append(("together", *(_shown(tally) for _, tally in columns)))
     mark = "errors" if given.errors else "kills"
     most = f"at most {given.sample} moments a call" if given.sample else "every moment"
     options = f"--served {given.served} --sample {given.sample}" + " --errors" * given.errors
