@@ -30,7 +30,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "egressBurst": 800_000,
     },
     "bridge": l3(),
-    "dummy": ipam() | {"type": "dummy"},
+    "dummy": ipam(ranges=[V4]) | {"type": "dummy"},
     "firewall": {
         "cniVersion": "1.1.0",
         "name": "net1",
