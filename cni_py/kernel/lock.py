@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
 
-from . import interruption, markers, proc, processes
+from . import interruption, markers, proc
+from .inheriting import inheriting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
             if not _is_at(path, lock):
                 continue
             try:
-                with processes.inheriting(lock):
+                with inheriting(lock):
                     yield
             finally:
                 # The call has been answered, and systemd takes the folder away with the service.

@@ -10,31 +10,15 @@ import os
 import selectors
 import subprocess
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import interruption
+from . import inheriting, interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _ENDING_SECONDS = 5.0
 _CHUNK_BYTES = 64 * 1024
-
-_inherited: list[int] = []
-
-
-@contextmanager
-def inheriting(fd: int) -> Iterator[None]:
-    """Let the programs that the block runs have `fd` too: a lock on it lasts until they end.
-
-    A killed call leaves them behind, and what they still do must not come after the next call.
-    """
-    _inherited.append(fd)
-    try:
-        yield
-    finally:
-        _inherited.remove(fd)
 
 
 def run(
@@ -57,7 +41,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environ,
-        pass_fds=_inherited,
+        pass_fds=inheriting.descriptors,
     )
     with process:
         try:
