@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,13 +88,13 @@ class Trials:
         self._number = 0
         self._before: dict[str, list[str]] = {}
         self._results: list[Any] = []
+        self._started = ExitStack()
 
     # The whole.
 
     def run(self, verbs: Iterable[str] = VERBS) -> Tally:
         """Strike each verb of the target at its moments, in turn with each way to clean up."""
-        self.scenario.prepare(self.host)
-        self._settle_down()
+        self._prepare()
         for verb in verbs:
             moments = self._moments(verb)
             for fault in self.options.faults:
@@ -103,6 +103,15 @@ class Trials:
                     ways = self._ways(verb, fault)
                     self._try(verb, moment, fault, ways[index % len(ways)])
         return self.tally
+
+    def close(self) -> None:
+        """End the host, and what was started for it."""
+        self._started.close()
+        self.host.close()
+
+    def _prepare(self) -> None:
+        self.scenario.prepare(self.host, self._started)
+        self._settle_down()
 
     def _settle_down(self) -> None:
         """What stays by design is there before: bridges, tables, folders."""
@@ -207,10 +216,9 @@ class Trials:
     def _start_anew(self) -> None:
         """A host that is not as it was would have each later trial fail too."""
         served = self.host.server is not None
-        self.host.close()
+        self.close()
         self.host = _started(self.options if served else Options())
-        self.scenario.prepare(self.host)
-        self._settle_down()
+        self._prepare()
 
     # As a runtime.
 
@@ -301,7 +309,7 @@ def trials(scenario: Scenario, options: Options, verbs: Iterable[str] = VERBS) -
     try:
         return one.run(verbs)
     finally:
-        one.host.close()
+        one.close()
 
 
 def every_scenario(
@@ -339,6 +347,7 @@ def main() -> int:
     parser.add_argument("--every", action="store_true", help="also where nothing changes outside")
     parser.add_argument("--errors", action="store_true", help="errors instead of SIGKILL")
     parser.add_argument("--scenario", action="append", help="those whose name begins so")
+    parser.add_argument("--stock", action="store_true", help="those for Debian's kernel instead")
     parser.add_argument("--reference", help="the same with the executables of this folder")
     parser.add_argument("--document", type=Path, help="write the table into this file")
     given = parser.parse_args()
@@ -352,6 +361,7 @@ def main() -> int:
     chosen = [
         one
         for one in SCENARIOS
+        if one.stock == given.stock
         if not given.scenario or any(one.name.startswith(name) for name in given.scenario)
     ]
     columns, bad = [], False
@@ -387,7 +397,7 @@ def _write(path: Path, given: argparse.Namespace, columns: list[tuple[str, Tally
     options = f"--served {given.served} --sample {given.sample}" + " --errors" * given.errors
     options += " --reference FOLDER" * bool(given.reference)
     text = (
-        f"{len(SCENARIOS)} scenarios, {most}. Written by\n"
+        f"{sum(not one.stock for one in SCENARIOS)} scenarios, {most}. Written by\n"
         f"`make faults FAULTS='{options} --document docs/reliability.md'`.\n\n"
         + table(("", *(name for name, _ in columns)), lines)
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fixtures.background import running
 from fixtures.configs import V4, V6, host_local
+from fixtures.dhcp import dnsmasq, make_lan, start_daemon
 from fixtures.parents import uplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from fixtures.host import Container, Host
 
@@ -25,16 +28,18 @@ class Scenario:
 
     `target` is the place of the plugin that is struck. `outlives`: what it is about survives the
     container's namespace, so that this may vanish before the host is cleaned up. `tells`: a GC
-    without a list can know that what is left is of nobody (docs/decisions/0007).
+    without a list can know that what is left is nobody's (docs/decisions/0007). `stock`: the kernel
+    must be Debian's, for the kinds that others lack. What `prepare` starts ends with the stack.
     """
 
     name: str
     chain: tuple[Config, ...]
     target: int
-    prepare: Callable[[Host], None] = lambda _: None
+    prepare: Callable[[Host, ExitStack], None] = lambda _, __: None
     furnish: Callable[[Container], None] = lambda _: None
     outlives: bool = True
     tells: bool = True
+    stock: bool = False
 
     @property
     def configs(self) -> list[Config]:
@@ -51,8 +56,13 @@ def _bridge(**keys: Any) -> Config:
     return {"type": "bridge", "bridge": "cni0", "enabledad": False, "ipam": ipam, **keys}
 
 
-def _uplink(host: Host) -> None:
+def _uplink(host: Host, _: ExitStack) -> None:
     uplink(host, "macvlan")
+
+
+def _dhcp(host: Host, stack: ExitStack) -> None:
+    stack.enter_context(dnsmasq(host, make_lan(host)))
+    stack.enter_context(running(start_daemon(host)))
 
 
 def _nic(container: Container) -> None:
@@ -82,6 +92,7 @@ _TUNING = {
 }
 _MACVLAN = {"type": "macvlan", "master": "up0", "ipam": host_local()}
 _HOST_DEVICE = {"type": "host-device", "device": "nic0", "ipam": host_local()}
+_DHCP = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "dhcp"}}
 _PTP = {"type": "ptp", "ipMasq": True, "ipam": host_local(V4, V6, routes=[{"dst": "0.0.0.0/0"}])}
 # The chain of conf/12-full.conflist: what a strike at one of its plugins leaves to the others.
 _CHAIN = (_FULL, _PORTS, _FIREWALL | {"backend": "nftables"}, _BANDWIDTH, _TUNING)
@@ -95,10 +106,15 @@ SCENARIOS = (
     Scenario("host-device", (_HOST_DEVICE,), 0, furnish=_nic, outlives=False),
     Scenario("portmap, iptables", (_PLAIN, _PORTS | {"backend": "iptables"}), 1),
     Scenario("firewall, iptables", (_PLAIN, _FIREWALL | {"backend": "iptables"}), 1),
+    Scenario("dhcp", (_DHCP,), 0, prepare=_dhcp),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
     *(
         Scenario(f"chain: {one['type']}", _CHAIN, place)
         for place, one in enumerate(_CHAIN)
         if place
     ),
+    Scenario("vlan", (_MACVLAN | {"type": "vlan", "vlanId": 100},), 0, prepare=_uplink, stock=True),
+    Scenario("ipvlan", (_MACVLAN | {"type": "ipvlan"},), 0, prepare=_uplink, stock=True),
+    Scenario("dummy", ({"type": "dummy", "ipam": host_local()},), 0, stock=True),
+    Scenario("vrf", (_FULL, {"type": "vrf", "vrfname": "blue"}), 1, stock=True),
 )

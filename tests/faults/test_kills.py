@@ -7,12 +7,14 @@ import pytest
 from .kills import ERRORS, Options, trials
 from .scenarios import SCENARIOS, Scenario
 
+_HERE = [one for one in SCENARIOS if not one.stock]
+_STOCK = [one for one in SCENARIOS if one.stock]
 _NUMBERS = sorted({one for numbers in ERRORS.values() for one in numbers})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("served", ["standalone", "warm"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+@pytest.mark.parametrize("scenario", _HERE, ids=lambda one: one.name)
 def test_kills(scenario: Scenario, served: str) -> None:
     """[W-G5, W-HL4] SIGKILL, then what a runtime does or GC: the host is as it was before."""
     tally = trials(scenario, Options(served, sample=4))
@@ -22,10 +24,19 @@ def test_kills(scenario: Scenario, served: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+@pytest.mark.parametrize("scenario", _HERE, ids=lambda one: one.name)
 def test_errors(scenario: Scenario) -> None:
     """[W-G5, W-G19] An error of the system: one of the protocol, and an ADD has left nothing."""
     faults = tuple(f"error={one}" for one in _NUMBERS)
     tally = trials(scenario, Options("warm", sample=2, faults=faults))
+    assert tally.notes == []
+    assert sum(tally.hit.values()) > 6
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("scenario", _STOCK, ids=lambda one: one.name)
+def test_kills_on_a_stock_kernel(scenario: Scenario) -> None:
+    """[W-G5] The same where the kernel has the kinds."""
+    tally = trials(scenario, Options(sample=4))
     assert tally.notes == []
     assert sum(tally.hit.values()) > 6
