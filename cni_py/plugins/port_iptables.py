@@ -43,6 +43,8 @@ _COMMENT_BYTES = 255
 _VERSIONS = (4, 6)
 _ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _ENTRY = "-m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT"
+# Of a neighbour the kernel would drop it, were it still for 127.0.0.1 when it is routed.
+_FROM_HOST = "-m addrtype --src-type LOCAL"
 _MASQ_ENTRY = '-m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ'
 _OWNER = re.compile(r'dnat name: \\"(?P<network>[^"\\]*)\\" id: \\"(?P<id>[^"\\]*)\\"')
 
@@ -293,7 +295,9 @@ def _rules(record: Record, version: int) -> list[str]:
         if record.snat and version == 4 and not record.masq_all:
             local = f"-s 127.0.0.1/32 {destination}{ports}"
             lines.append(f"-A {chain} {local} -j {record.mark_chain}")
-        lines.append(f"-A {chain} {destination}{ports} -j DNAT --to-destination {_target(one)}")
+        own = f" {_FROM_HOST}" if one.host_ip.startswith("127.") else ""
+        dnat = f"{destination}{ports}{own} -j DNAT --to-destination {_target(one)}"
+        lines.append(f"-A {chain} {dnat}")
     return lines
 
 

@@ -10,6 +10,7 @@
       map portsnat4 { type ipv4_addr : verdict }   # 10.1.2.2 : goto portsnat_<hash>
       chain portprerouting {
         type nat hook prerouting priority dstnat + 10
+        ip daddr 127.0.0.0/8 return
         fib daddr type local jump portlookup
       }
       chain portoutput {
@@ -33,9 +34,10 @@
     }
 
 and likewise for IPv6. Ours come after other programs' chains of the usual priority, so that a
-mapping never takes what a service of the cluster has (CVE-2019-9946). ::1 is left alone: the kernel
-takes no answer to it that comes in through an interface, and a client that is refused at once goes
-on to 127.0.0.1.
+mapping never takes what a service of the cluster has (CVE-2019-9946). What comes in from elsewhere
+for 127.0.0.1 is not led on: the kernel drops it only where it still has that address. ::1 is left
+alone: the kernel takes no answer to it that comes in through an interface, and a client that is
+refused at once goes on to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -310,6 +312,9 @@ def _base_rules() -> list[Command]:
     local = match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
     look_up = (local, {"jump": {"target": "portlookup"}})
     rules = [
+        INET.rule(
+            "portprerouting", match(field(4, "daddr"), _prefix(*_LOOPBACK[4])), {"return": None}
+        ),
         INET.rule("portprerouting", *look_up),
         INET.rule("portoutput", match(field(6, "daddr"), "::1"), {"return": None}),
         INET.rule("portoutput", *look_up),
