@@ -14,6 +14,7 @@ import msgspec
 from . import __version__
 from .doctor import examine
 from .install import install_executables
+from .kernel.own_folders import limit_umask
 from .server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET, Settings, fetch
 from .skel import EXECUTABLES
 from .spec.errors import CniError, cni_error_of
@@ -24,6 +25,7 @@ from .spec.schema import config_schema
 @click.version_option(__version__, prog_name="cni-py")
 def main() -> None:
     """Container networking for Linux: install and describe cni-py's CNI plugins."""
+    limit_umask()
 
 
 @main.command()

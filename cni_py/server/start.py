@@ -9,7 +9,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from cni_py.kernel.own_folders import limit_umask
 from cni_py.kernel.sockets import listen, passed_sockets
 
 from . import sockets
@@ -28,7 +27,6 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
     """
     # One that comes before the server listens to signals changes nothing.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    limit_umask()
     # Each connection takes a descriptor, also while it waits.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
