@@ -414,7 +414,9 @@ def _report(error: BaseException, version: str, output: Output) -> None:
     reported = cni_error_of(error)
     output.code = reported.code
     known = isinstance(error, (CniError, interruption.Interrupted))
-    if not known and reported.code == Code.INTERNAL:
+    # What the disk or a shortage refuses is nobody's mistake.
+    known = known or (isinstance(error, OSError) and reported.code != Code.INTERNAL)
+    if not known:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)

@@ -104,23 +104,35 @@ def decode(path: str, data: bytes, kind: type[T], folder: str = "") -> T | None:
         return None
 
 
-def write(path: str, data: bytes, folder: str = "") -> int:
-    """Write a file of mode 0600 in place and return its inode; what is no file is set aside.
+def write(path: str, data: bytes, folder: str = "") -> None:
+    """Write a file of mode 0600 in place; what is no file, or has another name, is set aside.
 
     Raises OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        fd = opened(path, flags)
+        fd = _opened_alone(path)
     except DamagedError as error:
         set_aside(path, str(error), folder)
-        fd = os.open(path, flags | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, _CREATING, 0o600)
     try:
+        os.ftruncate(fd, 0)
         while data:
             data = data[os.write(fd, data) :]
-        return os.fstat(fd).st_ino
     finally:
         os.close(fd)
+
+
+def _opened_alone(path: str) -> int:
+    """The file, open for writing and unchanged; made if there is none.
+
+    One with a second name is somebody else's too. Raises DamagedError, OSError.
+    """
+    fd = opened(path, os.O_WRONLY | os.O_CREAT)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    raise DamagedError("it has another name, or another owner")
 
 
 def save(path: str, data: bytes) -> None:

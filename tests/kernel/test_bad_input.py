@@ -623,6 +623,11 @@ def read_cidr(text: str) -> str | None:
         return None
 
 
+def is_for_an_interface(text: str) -> bool:
+    ip = ipaddress.ip_interface(text).ip
+    return not (ip.is_unspecified or ip.is_multicast)
+
+
 def test_addresses(host: Host) -> None:
     """[P-01] [R-03] [J-04] Near misses of addresses: read as the reference does, or named."""
     watched = Watched(host, "static")
@@ -638,8 +643,12 @@ def test_addresses(host: Host) -> None:
             shown = json.dumps(text, ensure_ascii=False)
             assert (error["code"], error["details"]) == (7, f"got {shown}")
             assert f"$.ipam.addresses[0].address: invalid CIDR address: {text}" in error["msg"]
-        else:
+        elif is_for_an_interface(meaning):
             assert outcome.json["ips"] == [{"address": meaning}]
+        else:
+            error = refusal(outcome)
+            said = f"address {ipaddress.ip_interface(meaning).ip} is not one of an interface"
+            assert (error["code"], error["msg"]) == (7, said)
 
     check()
 

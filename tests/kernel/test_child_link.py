@@ -388,7 +388,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no plugin": ({"type": "nobody"}, 'failed to find plugin "nobody"'),
     "same address twice": (
         {"type": "static", "addresses": [{"address": "10.1.2.9/24"}] * 2},
-        "add address 10.1.2.9/24 to eth0",
+        "address 10.1.2.9 is given twice",
     ),
 }
 

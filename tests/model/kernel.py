@@ -108,7 +108,9 @@ def _see_rules(picture: dict[str, Any], names: Names, listed: list[dict[str, Any
     picture |= {"masquerades": {}, "port rules": {}, "answer rules": {}, "guarded": set()}
     for name, element in _elements(listed):
         if name == "portlocalnet":
-            picture["guarded"].add(names.pair(element))
+            # With a comment where there is something to be put back.
+            link = element["elem"]["val"] if isinstance(element, dict) else element
+            picture["guarded"].add(names.pair(link))
             continue
         key, value = element
         owner, key = names.owner(key["elem"]["comment"]), key["elem"]["val"]

@@ -1,5 +1,7 @@
 """The error object and the mapping of exceptions: spec.md sections 2.3 and 4."""
 
+import errno
+import os
 from itertools import pairwise
 
 import pytest
@@ -55,8 +57,26 @@ def raised(*errors):
 
 def test_plain_error_is_internal():
     """[D-05] [C-03] [21.11] Anything else is code 999 with its text."""
-    mapped = cni_error_of(OSError(17, "File exists"))
-    assert (mapped.code, mapped.msg) == (Code.INTERNAL, "[Errno 17] File exists")
+    mapped = cni_error_of(ValueError("what"))
+    assert (mapped.code, mapped.msg) == (Code.INTERNAL, "what")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.EEXIST, Code.INTERNAL),
+        (errno.ENOSPC, Code.IO_FAILURE),
+        (errno.EIO, Code.IO_FAILURE),
+        (errno.EROFS, Code.IO_FAILURE),
+        (errno.EMFILE, Code.TRY_AGAIN_LATER),
+        (errno.ENOBUFS, Code.TRY_AGAIN_LATER),
+    ],
+)
+def test_what_the_system_refuses(number, code):
+    """[C-03] The path, and what the system says of it."""
+    mapped = cni_error_of(OSError(number, os.strerror(number), "/run/x"))
+    assert (mapped.code, mapped.msg) == (code, f"/run/x: {os.strerror(number)}")
+    assert cni_error_of(OSError(number, "")).msg == os.strerror(number)
 
 
 def test_error_without_text():
