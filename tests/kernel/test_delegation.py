@@ -184,6 +184,21 @@ def test_failing_add(host: Host, own: Delegate, script: str, code: int, msg: str
     assert {*without_verb[0]} ^ {*without_verb[1]} == {"CNI_COMMAND=ADD", "CNI_COMMAND=DEL"}
 
 
+def test_delegate_that_is_killed_after_it_has_allocated(host: Host, own: Delegate) -> None:
+    """[W-G5] Its DEL is called, and nothing is left of either."""
+    container = host.container("c1")
+    for verb in ("ADD", "DEL"):
+        script = f"{BIN}/host-local < /mnt/seen/{verb}.stdin > /mnt/seen/{verb}.result"
+        own.answer(verb, script + "; kill -9 $$" * (verb == "ADD"))
+    config = l3(isGateway=True, ipMasq=True, ipam=host_local() | {"type": "own"})
+    error = refusal(host.call("bridge", "ADD", config, container))
+    assert error["msg"] == "netplugin failed with no error message: signal: 9"
+    assert "10.1.2.2" in host.run("cat", "/mnt/seen/ADD.result").stdout
+    assert own.verbs == ["ADD", "DEL"]
+    assert host.allocated("net1") == {}
+    assert leaks(host) == []
+
+
 def test_failing_add_whose_delegate_cannot_delete_either(host: Host, own: Delegate) -> None:
     """[A-07] The first error is the answer; the second goes to stderr."""
     own.answer("ADD", ERROR % (101, "first", 1))
