@@ -333,8 +333,9 @@ def every_scenario(
         for note in tally.notes:
             told(f"  {note}")
 
+    fitting = [one for one in chosen if options.is_ours or one.theirs]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for future in [pool.submit(tried, one) for one in chosen]:
+        for future in [pool.submit(tried, one) for one in fitting]:
             future.result()
     return whole
 

@@ -29,7 +29,8 @@ class Scenario:
     `target` is the place of the plugin that is struck. `outlives`: what it is about survives the
     container's namespace, so that this may vanish before the host is cleaned up. `tells`: a GC
     without a list can know that what is left is nobody's (docs/decisions/0007). `stock`: the kernel
-    must be Debian's, for the kinds that others lack. What `prepare` starts ends with the stack.
+    must be Debian's, for the kinds that others lack. `theirs`: the reference can be put through it.
+    What `prepare` starts ends with the stack.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Scenario:
     outlives: bool = True
     tells: bool = True
     stock: bool = False
+    theirs: bool = True
 
     @property
     def configs(self) -> list[Config]:
@@ -107,7 +109,7 @@ SCENARIOS = (
     Scenario("portmap, iptables", (_PLAIN, _PORTS | {"backend": "iptables"}), 1),
     Scenario("firewall, iptables", (_PLAIN, _FIREWALL | {"backend": "iptables"}), 1),
     # The daemon forgets by itself what has lost its interface, a while later.
-    Scenario("dhcp", (_DHCP,), 0, prepare=_dhcp, tells=False),
+    Scenario("dhcp", (_DHCP,), 0, prepare=_dhcp, tells=False, theirs=False),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
     *(
         Scenario(f"chain: {one['type']}", _CHAIN, place)
