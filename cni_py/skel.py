@@ -391,6 +391,7 @@ def collect(name: str, request: Request, collection: Collection) -> None:
     from .kernel import lock
     from .spec.call import typed_call
 
+    own_folders.require_own()
     plugin = cast("Plugin", import_module(EXECUTABLES[name].module))
     plugin.gc(typed_call(request, plugin.DelConfig), collection)
     lock.collect(name, collection)

@@ -47,6 +47,7 @@
 #define CONNECT_SECONDS 10
 /* An undoing may wait 30 s for a lock, and the server ends what takes longer than twice that. */
 #define END_SECONDS 100
+#define IO_FAILURE 5
 #define TRY_AGAIN_LATER 11
 #define PLUGIN_NOT_AVAILABLE 50
 #ifndef SO_NETNS_COOKIE
@@ -57,6 +58,8 @@
 #define MAX_DEFERRED_FILES 4096
 #define MAX_DEFERRED_BYTES (16L * 1024 * 1024)
 #define MAX_CONFIG_BYTES (1024L * 1024)
+/* Of any call's input: cni_py/spec/limits.py has the same. */
+#define MAX_INPUT_BYTES (16L * 1024 * 1024)
 
 /* What `await_end` and `serve` say of a call that has no exit status. */
 enum { NOT_BEGUN = -1, ENDED_WITHOUT_ANSWER = -2 };
@@ -387,6 +390,7 @@ static int serve(const char *name, const char *path, const int streams[3], int h
 static int hold_stdin(void)
 {
     static char piece[64 * 1024];
+    ssize_t total = 0;
     int held = memfd_create("stdin", MFD_CLOEXEC);
     if (held < 0)
         return -1;
@@ -396,7 +400,11 @@ static int hold_stdin(void)
             continue;
         if (length == 0 && lseek(held, 0, SEEK_SET) == 0)
             return held;
-        if (length <= 0 || write(held, piece, (size_t)length) != length) {
+        total += length;
+        if (total > MAX_INPUT_BYTES)
+            errno = EFBIG;
+        if (length <= 0 || total > MAX_INPUT_BYTES ||
+            write(held, piece, (size_t)length) != length) {
             close(held);
             return -2;
         }
@@ -592,7 +600,10 @@ int main(int argc, char **argv)
     if (is_verb("DEL") && streams[STDIN_FILENO] >= 0)
         held = hold_stdin();
     if (held == -2)
-        return refuse(TRY_AGAIN_LATER, "the call's input cannot be read", strerror(errno));
+        return errno == EFBIG
+                   ? refuse(IO_FAILURE, "the network configuration has more than 16777216 bytes",
+                            "it is read from stdin until its end")
+                   : refuse(TRY_AGAIN_LATER, "the call's input cannot be read", strerror(errno));
     if (held >= 0)
         streams[STDIN_FILENO] = held;
     int status = serve(name, path, streams, held);

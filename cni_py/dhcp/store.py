@@ -72,7 +72,6 @@ class Store:
 
     def save(self, record: Record) -> None:
         """Write the record. Raises KernelError."""
-        self.prepare()
         data = msgspec.json.format(msgspec.json.encode(record), indent=1)
         state_files.save(self._path(record.attachment), data)
 

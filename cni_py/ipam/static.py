@@ -153,13 +153,14 @@ def _cidr(text: str, msg: str, source: str) -> Cidr:
 
 def _usable(ips: tuple[IPConfig, ...], cni_version: str) -> tuple[IPConfig, ...]:
     """The same addresses. Raises CniError 7 for what no interface has and no result can say."""
-    addresses = [one.address.ip for one in ips]
-    for one in addresses:
+    seen = set()
+    for one in (one.address.ip for one in ips):
         if one.is_unspecified or one.is_multicast:
             msg = f"address {one} is not one of an interface"
             raise CniError(Code.INVALID_CONFIG, msg, "it is unspecified or multicast")
-        if addresses.count(one) > 1:
+        if one in seen:
             raise CniError(Code.INVALID_CONFIG, f"address {one} is given twice")
+        seen.add(one)
     versions = [one.address.version for one in ips]
     if cni_version in ("0.1.0", "0.2.0") and len(versions) != len(set(versions)):
         msg = f"CNI version {cni_version} does not support more than 1 address per family"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import netns, state_files
 from .errors import kernel_error
 from .lock import take_lock
+from .own_folders import require_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,9 @@ class Deferred(NamedTuple):
 def pending(*, tidy: bool = False) -> list[str]:
     """The names of those that wait, oldest first; `tidy` sets aside what else is there.
 
-    Raises KernelError.
+    Raises KernelError, and CniError 5 where others can write there.
     """
+    require_own()
     try:
         names = os.listdir(FOLDER)
     except FileNotFoundError:
@@ -97,14 +99,16 @@ def claimed(name: str) -> Iterator[Deferred | None]:
     """
     path = f"{FOLDER}/{name}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = state_files.opened(path, os.O_RDONLY)
     except FileNotFoundError:
         yield None
         return
-    except OSError as error:
-        set_aside(name, os.strerror(error.errno or 0))
+    except state_files.DamagedError as error:
+        set_aside(name, str(error))
         yield None
         return
+    except OSError as error:
+        raise kernel_error(f"open {path}", error) from error
     try:
         take_lock(fd, path)
         yield _read(name)
@@ -118,9 +122,9 @@ def in_place(deferred: Deferred) -> Iterator[dict[str, str]]:
 
     CNI_NETNS is empty in it unless the same namespace is still there. Raises KernelError.
     """
-    home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     path = deferred.environ.get("CNI_NETNS", "")
     container = netns.open_netns(path) if path and deferred.container else None
+    home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.path.isdir(deferred.cwd):
             os.chdir(deferred.cwd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -139,16 +138,16 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:  # noqa: ARG001 -
     """Remove the rules of the attachments that the collection takes."""
     evidence = Evidence()
     teardown = Teardown()
-    damaged = RECORDS.damaged()
+    for path in RECORDS.taken_damaged(collection):
+        # The sign that something is not known goes last.
+        with teardown.step():
+            _forget_noted(state_files.key_of(path), collection.network)
+            state_files.discard(path)
     for record in RECORDS.taken(collection, "firewall rules", evidence.against_record):
         with teardown.step():
             _remove(record)
     with teardown.step():
         firewall_nftables.collect(collection)
-    for path in damaged:
-        if not os.path.lexists(path):
-            with teardown.step():
-                _forget_noted(state_files.key_of(path), collection.network)
     teardown.finish()
     RECORDS.collect(collection, lambda key: evidence.against_record(RECORDS.by_key(key)))
 

@@ -163,7 +163,8 @@ class Records(Generic[R]):
 
         Among them what was set aside. `evidence` is given an attachment's key. Raises KernelError.
         """
-        self._collect(self._paths() + self.damaged(), collection, evidence)
+        damaged = self.damaged()
+        self._collect(self._paths() + damaged, collection, evidence)
 
     def every(self) -> Iterator[R]:
         """All records of this boot; those of others are removed, and damaged ones set aside."""
@@ -180,13 +181,25 @@ class Records(Generic[R]):
     def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
         """The records of the attachments that the collection takes; `what` they stand for.
 
-        What was set aside is removed here. Raises KernelError.
+        What was set aside of others is removed here. Raises KernelError.
         """
-        self._collect(self.damaged(), collection, lambda _: "")
+        for path in self.taken_damaged(collection):
+            state_files.discard(path)
         return [
             one
             for one in self.every()
             if collection.takes(what, one.attachment, partial(evidence, one))
+        ]
+
+    def taken_damaged(self, collection: Collection) -> list[str]:
+        """The paths of what was set aside of attachments that the collection takes.
+
+        Raises KernelError.
+        """
+        return [
+            path
+            for path in self.damaged()
+            if collection.takes(f"record {path}", state_files.key_of(path))
         ]
 
     def _collect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -102,10 +103,11 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
         with teardown.step():
             _restore_where_it_is(backup, "", own.ifname)
             state_files.forget(path)
-    valid = {(one.container_id, one.ifname) for one in collection.valid or ()}
-    for path in state_files.all_aside(call.config.folder):
+    folder = call.config.folder
+    valid = {os.path.basename(tuning_backup.path_of(folder, one)) for one in collection.valid or ()}
+    for path in state_files.all_aside(folder):
         # Of whichever network it is, nobody reads it any more.
-        if tuning_backup.named(path) in valid:
+        if os.path.basename(path) in valid:
             continue
         if collection.takes_unowned(path, "it was damaged, and has been done without"):
             with teardown.step():

@@ -61,10 +61,6 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
     own: Own | None = msgspec.field(default=None, name="cni-py")
 
-    def has_link(self) -> bool:
-        """Whether an attribute of the interface is in it."""
-        return self != Backup(own=self.own)
-
 
 def path_of(folder: str, attachment: Attachment) -> str:
     """Where the reference has the file too: the network's name is not in it."""
@@ -73,12 +69,6 @@ def path_of(folder: str, attachment: Attachment) -> str:
 
 def _name_of(attachment: Attachment) -> str:
     return f"{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
-
-
-def named(path: str) -> tuple[str, str]:
-    """The container and interface that a file is named after."""
-    container_id, _, ifname = os.path.basename(path).removesuffix(_SUFFIX).rpartition("_")
-    return container_id, ifname
 
 
 def read(path: str) -> tuple[bytes, Backup | None]:

@@ -181,12 +181,7 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         traceparent=_shown(call.environ.get("TRACEPARENT", "")),
         again=again,
     )
-    try:
-        channel.send(msgspec.json.encode(told), socket.MSG_NOSIGNAL)
-    except BrokenPipeError:
-        # The server has executed itself anew meanwhile.
-        return False
-    return again
+    return _is_told(channel, told) and again
 
 
 def _carry_out(name: str, channel: socket.socket, home: _Home, *, last: bool) -> bool:
@@ -210,8 +205,16 @@ def _carry_out(name: str, channel: socket.socket, home: _Home, *, last: bool) ->
         error="" if carried.error is None else _shown(str(carried.error)) or "no message",
         again=again,
     )
-    channel.send(msgspec.json.encode(told), socket.MSG_NOSIGNAL)
-    return again
+    return _is_told(channel, told) and again
+
+
+def _is_told(channel: socket.socket, told: Report) -> bool:
+    """Tell the server of a call; False where it has executed itself anew meanwhile."""
+    try:
+        channel.send(msgspec.json.encode(told), socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 class _CallersOutput(skel.Output):

@@ -667,7 +667,8 @@ def test_gc(host: Host, kind: str) -> None:
     host.add(kind, child(kind), lost)
     config = child(kind, master="up1")
     host.add(kind, config, kept)
-    host.add(kind, config, unlisted)
+    # A parent has each VLAN once.
+    host.add(kind, config | {"vlanId": 101}, unlisted)
     lost.delete_netns()
     assert host.call(kind, "GC", config).status == 0
     assert sorted(host.allocated("net1")) == ["10.1.2.3", "10.1.2.4"]

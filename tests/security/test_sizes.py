@@ -45,12 +45,15 @@ def test_input_of_a_hundred_megabytes(host: Host) -> None:
 
 
 def test_input_without_an_end(host: Host) -> None:
-    """The server's worker too ends such a call."""
+    """The server's worker too ends such a call, and the launcher, which keeps a DEL's input."""
     host.serve()
     container = host.container()
     command = f"exec {BIN}/bridge < /dev/zero"
-    done = host.run("sh", "-c", command, env=container.environ("ADD"), check=False)
-    assert json.loads(done.stdout)["code"] == 5
+    for verb in ("ADD", "DEL"):
+        done = host.run("sh", "-c", command, env=container.environ(verb), check=False)
+        answer = json.loads(done.stdout)
+        assert answer["code"] == 5
+        assert f"more than {MOST_INPUT_BYTES} bytes" in answer["msg"]
     host.add("bridge", l3(), container)
 
 
