@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError, Code
@@ -220,7 +221,7 @@ def _holder(status: os.stat_result) -> str:
         held = [fields for fields in map(str.split, locks) if fields[1] == "FLOCK"]
     found = [fields[4] for fields in held if fields[5] == exact]
     found += [fields[4] for fields in held if fields[5].endswith(similar)]
-    for pid in [*found[:1], *_heirs(status)]:
+    for pid in chain(found[:1], _heirs(similar)):
         try:
             return f"held by {proc.described(int(pid))}"
         except OSError:
@@ -228,21 +229,20 @@ def _holder(status: os.stat_result) -> str:
     return "held by a process that cannot be seen from here"
 
 
-def _heirs(status: os.stat_result) -> list[str]:
+def _heirs(file: str) -> Iterator[str]:
     """Who has a lock that a process has taken which is gone: the open file, the oldest one first.
 
-    What that one has started in turn has it too.
+    What that one has started in turn has it too. The files themselves are not asked: one of a
+    server that is away does not answer.
     """
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                if not os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), status):
-                    continue
-                with open(f"/proc/{pid}/fdinfo/{fd}") as about:
-                    if "FLOCK" in about.read():
+            for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+                with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as about:
+                    if any("FLOCK" in line and f"{file} " in line for line in about):
                         found.append((_started(pid), pid))
-    return [pid for _, pid in sorted(found)]
+    yield from (pid for _, pid in sorted(found))
 
 
 def _started(pid: str) -> int:
