@@ -286,11 +286,7 @@ def carry_out_deferred(name: str) -> Carried:
                 _delete_alone(one.plugin, plugin, request)
             deferred.forget(name)
     except BaseException as error:  # noqa: BLE001 - the caller goes on with the next one
-        if not isinstance(error, (CniError, interruption.Interrupted)):
-            import traceback
-
-            traceback.print_exception(error, file=sys.stderr)
-        return carried._replace(error=cni_error_of(error))
+        return carried._replace(error=_told(error))
     return carried
 
 
@@ -410,10 +406,9 @@ def _collect(name: str, request: Request) -> None:
             sys.stderr.write(f"cni-py: GC: {line}\n")
 
 
-def _report(error: BaseException, version: str, output: Output) -> None:
-    """Print the CNI error; a defect's traceback goes to stderr."""
+def _told(error: BaseException) -> CniError:
+    """The CNI error; a defect's traceback goes to stderr."""
     reported = cni_error_of(error)
-    output.code = reported.code
     known = isinstance(error, (CniError, interruption.Interrupted))
     # What the disk or a shortage refuses is nobody's mistake.
     known = known or (isinstance(error, OSError) and reported.code != Code.INTERNAL)
@@ -421,6 +416,13 @@ def _report(error: BaseException, version: str, output: Output) -> None:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
+    return reported
+
+
+def _report(error: BaseException, version: str, output: Output) -> None:
+    """Print the CNI error."""
+    reported = _told(error)
+    output.code = reported.code
     document: dict[str, Any] = {"cniVersion": version, "code": reported.code, "msg": reported.msg}
     if reported.details:
         document["details"] = reported.details

@@ -23,6 +23,8 @@ from .lease import Lease
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cni_py.spec.collection import Collection
+
 FOLDER = "/var/lib/cni/cni-py/dhcp"
 _SUFFIX = ".json"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -103,9 +105,12 @@ class Store:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
-    def damaged(self) -> list[str]:
-        """The paths of the records that were set aside. Raises KernelError."""
-        return state_files.all_aside(self._folder)
+    def taken_aside(self, collection: Collection) -> list[str]:
+        """The paths of what was set aside of attachments that the collection takes.
+
+        Raises KernelError.
+        """
+        return state_files.taken_aside(self._folder, "lease", collection)
 
     def _names(self) -> list[str]:
         try:

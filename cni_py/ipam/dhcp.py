@@ -173,9 +173,8 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
     except NoDaemonError:
         if Store().has_network(network):
             raise
-    for path in Store().damaged():
-        if collection.takes(f"lease {path}", state_files.key_of(path)):
-            state_files.discard(path)
+    for path in Store().taken_aside(collection):
+        state_files.discard(path)
 
 
 @contextmanager

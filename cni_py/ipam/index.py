@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from cni_py.kernel import state_files
-from cni_py.kernel.netns import cookie_inside, open_netns, why_gone
-from cni_py.spec.errors import CniError
+from cni_py.kernel.netns import cookie_inside, is_there, why_gone
 
 from .used_map import UsedMap
 
@@ -67,17 +66,13 @@ class Sandbox(msgspec.Struct, frozen=True):
 
     def is_there(self) -> bool:
         """Whether it certainly is, as far as its number is known."""
-        try:
-            opened = open_netns(self.path) if self.path else None
-            if opened is None:
-                return False
-            with opened:
-                return self.cookie is None or self._is_it(opened)
-        except CniError:
-            return False
+        return bool(self.path) and is_there(self.path, self._may_be_it)
 
     def _is_it(self, container: Netns) -> bool:
         return cookie_inside(container) == self.cookie
+
+    def _may_be_it(self, container: Netns) -> bool:
+        return self.cookie is None or self._is_it(container)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -115,10 +110,8 @@ class Index:
         self._used = os.path.join(folder, "used")
         self._state = os.path.join(folder, "state")
         self.damaged = os.path.join(folder, state_files.DAMAGED)
-        # Where an allocation's file is written before it is linked to its name.
+        # What an allocation's file is called before it has its name, where it has to have one.
         self.new_file = os.path.join(folder, "new")
-        # And one that replaces a damaged one.
-        self.anew_file = os.path.join(folder, "anew")
 
     def create(self) -> None:
         """Make the folders, under the network's lock."""

@@ -426,10 +426,8 @@ class Allocations:
     def _put_right(self, entry: Entry, name: str) -> Entry:
         """Write the file of an address anew."""
         self._changed = True
-        path, new = os.path.join(self._folder, name), self._index.anew_file
-        self._index.remove(new)
-        state_files.write(new, entry.owner.content, self._index.damaged)
-        os.replace(new, path)
+        path, index = os.path.join(self._folder, name), self._index
+        state_files.replace(path, entry.owner.content, index.damaged, index.new_file)
         state_files.report(path, "its owner is not in it", f"and names {entry.container_id} again")
         files = entry.addresses | {name: _signature(os.stat(path))}
         entry = Entry(*entry.owner, entry.boot, entry.sandbox, files)

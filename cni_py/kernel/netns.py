@@ -161,6 +161,18 @@ def why_gone(path: str, is_it: Callable[[Netns], bool]) -> str:
         return ""
 
 
+def is_there(path: str, is_it: Callable[[Netns], bool]) -> bool:
+    """Whether the namespace that was at `path` certainly is there still."""
+    try:
+        container = open_netns(path)
+        if container is None:
+            return False
+        with container:
+            return is_it(container)
+    except CniError:
+        return False
+
+
 def open_own() -> Netns:
     """The namespace that the thread is in now."""
     return Netns(os.open(OWN, os.O_RDONLY | os.O_CLOEXEC), OWN)

@@ -22,6 +22,8 @@ from .errors import kernel_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cni_py.spec.collection import Collection
+
 DAMAGED = "damaged"
 # What a file is called until it is whole.
 NEW = ".new"
@@ -147,24 +149,25 @@ def save(path: str, data: bytes) -> None:
         raise kernel_error(f"write {path}", error) from error
 
 
-def replace(path: str, data: bytes, folder: str = "") -> None:
+def replace(path: str, data: bytes, folder: str = "", spare: str = "") -> None:
     """Write a file of mode 0600 that appears whole or not at all; what is no file is set aside.
 
-    Raises OSError.
+    `spare` is its name until then, if not one beside it. Raises OSError.
     """
-    with unnamed(path + NEW, data) as file:
+    spare = spare or path + NEW
+    with unnamed(spare, data) as file:
         if file.takes(path):
             return
-        file.takes_over(path + NEW)
+        file.takes_over(spare)
         try:
             try:
-                os.replace(path + NEW, path)
+                os.replace(spare, path)
             except IsADirectoryError as error:
                 set_aside(path, str(error.strerror), folder)
-                os.replace(path + NEW, path)
+                os.replace(spare, path)
         except OSError:
             with suppress(OSError):
-                os.unlink(path + NEW)
+                os.unlink(spare)
             raise
 
 
@@ -262,6 +265,14 @@ def all_aside(folder: str) -> list[str]:
         return []
     except OSError as error:
         raise kernel_error(f"list {aside}", error) from error
+
+
+def taken_aside(folder: str, what: str, collection: Collection) -> list[str]:
+    """What was set aside of a folder, of attachments that the collection takes, by their keys.
+
+    `what` it was. Raises KernelError.
+    """
+    return [one for one in all_aside(folder) if collection.takes(f"{what} {one}", key_of(one))]
 
 
 def key_of(path: str) -> str:

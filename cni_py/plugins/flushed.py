@@ -27,7 +27,7 @@ def require_chain(table: Table, chain: str, what: str, number_of: Callable[[], i
     if number:
         msg = f"somebody has flushed the rules of {what}: {number} containers that live lack them"
         details = (
-            f"the chain {chain} in the table {table} is gone; `cni-py firewall restore` makes "
+            f"the chain {chain} in the table {table} is gone; `cni-py firewall restore` makes the "
+            "rules again, `cni-py serve --restore-rules` does so by itself"
         )
-        details += "the rules again, `cni-py serve --restore-rules` does so by itself"
         raise CniError(Code.LIMITED_CONNECTIVITY, msg, details)

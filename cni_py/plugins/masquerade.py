@@ -305,13 +305,13 @@ def _base() -> list[Command]:
         described = {"type": ADDRESS_TYPE[version], "map": "verdict"}
         commands.append({"add": {"map": {**INET.named(f"masq{version}"), **described}}})
         vmap = {"key": field(version, "saddr"), "data": f"@masq{version}"}
-        lookups.append(INET.rule("postrouting", {"vmap": vmap}))
+        lookups.append(INET.rule(_CHAIN, {"vmap": vmap}))
     chain = INET.hook(_CHAIN, "nat", "postrouting", _PRIORITY_SRCNAT)
     # Flushed and filled again in the same transaction: adding alone would double the rules.
     return [
         *commands,
         {"add": {"chain": chain}},
-        {"flush": {"chain": INET.named("postrouting")}},
+        {"flush": {"chain": INET.named(_CHAIN)}},
         *lookups,
     ]
 

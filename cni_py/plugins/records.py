@@ -17,9 +17,8 @@ import msgspec
 
 from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
-from cni_py.kernel.netns import cookie_inside, open_netns, why_gone
+from cni_py.kernel.netns import cookie_inside, is_there, open_netns, why_gone
 from cni_py.spec.attachment import Attachment
-from cni_py.spec.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,14 +53,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_alive(self) -> bool:
         """Whether the namespace is still at its path."""
-        try:
-            container = open_netns(self.path)
-            if container is None:
-                return False
-            with container:
-                return self.is_it(container)
-        except CniError:
-            return False
+        return is_there(self.path, self.is_it)
 
     def why_gone(self) -> str:
         """Why nobody can be in the namespace at its path; `""` where somebody may be."""
@@ -163,8 +155,11 @@ class Records(Generic[R]):
 
         Among them what was set aside. `evidence` is given an attachment's key. Raises KernelError.
         """
-        damaged = self.damaged()
-        self._collect(self._paths() + damaged, collection, evidence)
+        self._set_aside()
+        for path in self._paths() + state_files.all_aside(self.folder):
+            key = state_files.key_of(path)
+            if collection.takes(f"record {path}", key, partial(evidence, key)):
+                state_files.discard(path)
 
     def every(self) -> Iterator[R]:
         """All records of this boot; those of others are removed, and damaged ones set aside."""
@@ -183,38 +178,29 @@ class Records(Generic[R]):
 
         What was set aside of others is removed here. Raises KernelError.
         """
-        for path in self.taken_damaged(collection):
+        # First: it sets aside what is damaged.
+        records = list(self.every())
+        for path in self._taken_aside(collection):
             state_files.discard(path)
         return [
-            one
-            for one in self.every()
-            if collection.takes(what, one.attachment, partial(evidence, one))
+            one for one in records if collection.takes(what, one.attachment, partial(evidence, one))
         ]
 
     def taken_damaged(self, collection: Collection) -> list[str]:
-        """The paths of what was set aside of attachments that the collection takes.
+        """The paths of what is set aside, now or before, of those that the collection takes.
 
         Raises KernelError.
         """
-        return [
-            path
-            for path in self.damaged()
-            if collection.takes(f"record {path}", state_files.key_of(path))
-        ]
+        self._set_aside()
+        return self._taken_aside(collection)
 
-    def _collect(
-        self, paths: list[str], collection: Collection, evidence: Callable[[str], str]
-    ) -> None:
-        for path in paths:
-            key = state_files.key_of(path)
-            if collection.takes(f"record {path}", key, partial(evidence, key)):
-                state_files.discard(path)
+    def _taken_aside(self, collection: Collection) -> list[str]:
+        return state_files.taken_aside(self.folder, "record", collection)
 
-    def damaged(self) -> list[str]:
-        """The paths of the records that are set aside, now or before. Raises KernelError."""
+    def _set_aside(self) -> None:
+        """Set aside what is damaged."""
         for _ in self.every():
             continue
-        return state_files.all_aside(self.folder)
 
     def _paths(self) -> list[str]:
         try:

@@ -543,10 +543,10 @@ def flood(host: Host, options: Options) -> Counts:
 def left(host: Host, before: dict[str, list[str]], *, ours: bool) -> list[str]:
     """What there is now and was not before. Links go a moment after the call that deletes them."""
     deadline = time.monotonic() + 10
-    while any("DOWN" in one for one in left_behind(host, before)) and time.monotonic() < deadline:
-        pass
-    found = [f"leak: {one}" for one in leaks(host)] if ours else []
-    return found + left_behind(host, before)
+    found = left_behind(host, before)
+    while any("DOWN" in one for one in found) and time.monotonic() < deadline:
+        found = left_behind(host, before)
+    return ([f"leak: {one}" for one in leaks(host)] if ours else []) + found
 
 
 def table_of(counts: Counts) -> list[str]:

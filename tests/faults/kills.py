@@ -88,7 +88,7 @@ class Trials:
         self._number = 0
         self._before: dict[str, list[str]] = {}
         self._results: list[Any] = []
-        self._started = ExitStack()
+        self._stack = ExitStack()
 
     # The whole.
 
@@ -106,11 +106,11 @@ class Trials:
 
     def close(self) -> None:
         """End the host, and what was started for it."""
-        self._started.close()
+        self._stack.close()
         self.host.close()
 
     def _prepare(self) -> None:
-        self.scenario.prepare(self.host, self._started)
+        self.scenario.prepare(self.host, self._stack)
         self._settle_down()
 
     def _settle_down(self) -> None:
