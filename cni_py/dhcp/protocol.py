@@ -6,8 +6,6 @@ the caller says `Kept` once the result is out: a connection that ends before giv
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 
 from cni_py.spec.attachment import Attachment
@@ -118,7 +116,7 @@ def line(message: Asked | Answer) -> bytes:
 def read_asked(data: bytes) -> Asked:
     """Read a request. Raises ValueError."""
     try:
-        return cast("Asked", _asked.decode(data))
+        return _asked.decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
 
@@ -126,6 +124,6 @@ def read_asked(data: bytes) -> Asked:
 def read_answer(data: bytes) -> Answer:
     """Read an answer. Raises ValueError."""
     try:
-        return cast("Answer", _answer.decode(data))
+        return _answer.decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None

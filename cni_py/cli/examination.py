@@ -7,13 +7,13 @@ import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from .install import launcher_program
-from .ipam.delegation import is_ours
-from .kernel import deferred, iptables
-from .kernel.nftables import nftables
-from .plugins import firewall_record
-from .skel import EXECUTABLES
-from .spec.errors import CniError
+from cni_py.installation import launcher_program
+from cni_py.ipam.delegation import is_ours
+from cni_py.kernel import deferred, iptables
+from cni_py.kernel.nftables import nftables
+from cni_py.plugins import firewall_record
+from cni_py.skel import EXECUTABLES
+from cni_py.spec.errors import CniError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import skel
-from .spec import versions
-from .spec.attachment import Attachment
-from .spec.call import read_request
-from .spec.collection import Collection, Garbage
-from .spec.config import decode_json
-from .spec.environment import Environment
-from .spec.errors import CniError, Code, cni_error_of
+from cni_py import skel
+from cni_py.spec import versions
+from cni_py.spec.attachment import Attachment
+from cni_py.spec.call import read_request
+from cni_py.spec.collection import Collection, Garbage
+from cni_py.spec.config import decode_json
+from cni_py.spec.environment import Environment
+from cni_py.spec.errors import CniError, Code, cni_error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .skel import Carried
+    from cni_py.skel import Carried
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ def listed(valid: Iterable[str]) -> list[tuple[str, str]]:
 
 def carry_out_deferred() -> Iterator[Carried]:
     """Carry out the DELs that launchers have written down while nobody could. Raises CniError."""
-    from .kernel import deferred
+    from cni_py.kernel import deferred
 
     for name in deferred.pending():
         yield skel.carry_out_deferred(name)

@@ -1,0 +1,35 @@
+"""`cni-py`: the operator's command line. A module a command, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import click
+
+from cni_py import __version__
+from cni_py.kernel.own_folders import limit_umask
+
+from .group import CommandLine
+
+__all__ = ["main"]
+
+# The module of each command, and the command in it.
+COMMANDS = {
+    "dhcp-daemon": "serving:dhcp_daemon",
+    "doctor": "doctor:doctor",
+    "firewall": "firewall:firewall",
+    "gc": "gc:gc",
+    "install": "installing:install",
+    "metrics": "serving:metrics",
+    "schema": "schema:schema",
+    "serve": "serving:serve",
+}
+
+
+@click.command("cni-py", cls=CommandLine, commands_in=COMMANDS)
+@click.version_option(__version__, prog_name="cni-py")
+def main() -> None:
+    """Container networking for Linux: run, look into and keep in order what cni-py's plugins make.
+
+    Exit status: 0 done, and nothing is wrong; 1 something is wrong or went wrong, and it says what;
+    2 the command was not understood, or what it was given cannot be read; 130 interrupted.
+    """
+    limit_umask()

@@ -1,0 +1,61 @@
+"""`cni-py gc`."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+import click
+
+from .garbage import carry_out_deferred, collect, listed
+from .output import json_option, print_json
+
+
+@click.command()
+@click.argument("config", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Only list what would be taken away, and why.")
+@click.option(
+    "--valid",
+    multiple=True,
+    metavar="CONTAINER/INTERFACE",
+    help="An attachment that lives, may be given again: of all others everything is taken away.",
+)
+@click.option("--none-valid", is_flag=True, help="No attachment lives: take away everything.")
+@json_option
+@click.option(
+    "--cni-path",
+    default="/opt/cni/bin",
+    show_default=True,
+    help="Where the IPAM plugins' executables are.",
+)
+def gc(
+    config: BinaryIO,
+    dry_run: bool,  # noqa: FBT001 - click passes options by name
+    valid: tuple[str, ...],
+    none_valid: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    cni_path: str,
+) -> None:
+    """Take away what a network's containers have left behind.
+
+    CONFIG is the network's .conflist or .conf, or - for standard input. Without --valid or
+    --none-valid only what evidently outlived its container goes: its namespace is gone, or it is of
+    an earlier boot.
+
+    Before that the DELs are carried out, of whatever network, that launchers have written down
+    while no server was there.
+    """
+    known = listed(valid) if valid or none_valid else None
+    carried = [] if dry_run else list(carry_out_deferred())
+    collected = collect(config.read(), known, dry=dry_run, path=cni_path)
+    if as_json:
+        print_json(collected)
+    else:
+        for one in collected:
+            for line in one.lines(dry=dry_run):
+                click.echo(line)
+    failed = [f"deferred DEL of {one.container}: {one.error}" for one in carried if one.error]
+    failed += [f"{one.type}: {one.error}" for one in collected if one.error]
+    for text in failed:
+        click.echo(f"cni-py gc: {text}", err=True)
+    sys.exit(1 if failed else 0)
