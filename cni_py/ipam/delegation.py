@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cni_py.kernel import interruption, processes
 from cni_py.spec import delegation
 from cni_py.spec.call import typed_call
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, code_of
 from cni_py.spec.limits import MOST_DELEGATE_BYTES
 
 if TYPE_CHECKING:
@@ -156,5 +156,7 @@ def _run(path: str, environ: dict[str, Any], stdin: bytes) -> subprocess.Complet
                     time.sleep(_BUSY_PAUSE_SECONDS)
                 continue
             msg = f"netplugin failed with no error message: {path}: {error.strerror}"
-            raise CniError(Code.UNKNOWN, msg) from error
+            # The reference's 0, but for what passes.
+            passing = code_of(error.errno or 0) == Code.TRY_AGAIN_LATER
+            raise CniError(Code.TRY_AGAIN_LATER if passing else Code.UNKNOWN, msg) from error
     raise AssertionError("unreachable")

@@ -11,7 +11,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, code_of
 from cni_py.spec.limits import MOST_LISTING_BYTES
 
 from . import lock, processes
@@ -116,7 +116,7 @@ def _run(arguments: list[str], what: str, text: str = "") -> str:
         )
     except OSError as error:
         msg = f"{what}: {path}: {error.strerror}"
-        raise IptablesError(Code.INTERNAL, msg) from error
+        raise IptablesError(code_of(error.errno or 0), msg) from error
     except subprocess.TimeoutExpired:
         msg = f"{what}: {arguments[0]} took more than {_RUN_SECONDS} s"
         raise IptablesError(Code.TRY_AGAIN_LATER, msg) from None

@@ -30,6 +30,7 @@ _CHAIN_BYTES = 28
 _NFT_CHARACTERS = frozenset(
     'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .:/_-,!=<>{}"*@&|^()+'
 )
+_IPTABLES_TARGETS = frozenset({"-j", "--jump", "-g", "--goto"})
 SET_MARK_CHAIN = "CNI-HOSTPORT-SETMARK"
 
 
@@ -186,10 +187,14 @@ def _checked(one: PortMapping) -> tuple[str, IP | None]:
     if not one.host_ip:
         return protocol, None
     try:
-        return protocol, parse_ip(one.host_ip)
+        address = parse_ip(one.host_ip)
     except ValueError:
         msg = f'hostIP "{one.host_ip}" of host port {one.host_port} is not an IP address'
         raise CniError(Code.INVALID_CONFIG, msg) from None
+    if address.is_multicast:
+        msg = f'hostIP "{one.host_ip}" of host port {one.host_port} is of a multicast group'
+        raise CniError(Code.INVALID_CONFIG, msg, "an address of this host, or none for all")
+    return protocol, address
 
 
 def flavour_of(config: Config) -> str:
@@ -261,6 +266,9 @@ def _require_tokens(name: str, tokens: Sequence[str], backend: str) -> None:
         if not token or not good:
             msg = f"{name} has {token!r}, which is not part of one rule"
             raise CniError(Code.INVALID_CONFIG, msg, "no line breaks, semicolons or comments")
+        if backend == IPTABLES and token in _IPTABLES_TARGETS:
+            msg = f"{name} has {token!r}: a condition says which packets, not what becomes of them"
+            raise CniError(Code.INVALID_CONFIG, msg, "leave the target out: portmap adds its own")
     text = " ".join(tokens)
     if backend == NFTABLES and not _is_balanced(text):
         msg = f"{name} has braces or quotes that are not closed"

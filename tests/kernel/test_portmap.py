@@ -628,6 +628,12 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "hostIP": (
         portmap(mapping(hostIP="x; flush ruleset")),
         'hostIP "x; flush ruleset" of host port 8080 is not an IP address'),
+    "multicast": (
+        portmap(mapping(hostIP="224.0.0.1")),
+        'hostIP "224.0.0.1" of host port 8080 is of a multicast group'),
+    "a target": (
+        portmap(mapping(), conditionsV4=["-s", "1.2.3.4", "-j", "ACCEPT"]),
+        "conditionsV4 has '-j': a condition says which packets, not what becomes of them"),
     "wrong family": (
         portmap(mapping(hostIP="2001:db8::1")),
         'hostIP "2001:db8::1" is of IPv6, and eth0 has no such address'),
