@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cni_py.kernel import interruption, proc
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.limits import MOST_DELEGATE_BYTES
 
 from . import protocol
 from .protocol import Begun, Failed
@@ -111,6 +112,8 @@ class Caller:
                 msg = f"the DHCP daemon at {self._path} ended during the call"
                 raise CniError(Code.TRY_AGAIN_LATER, msg)
             self._read += data
+            if len(self._read) > MOST_DELEGATE_BYTES:
+                raise self._strange("")
         line, _, rest = bytes(self._read).partition(b"\n")
         self._read = bytearray(rest)
         try:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from cni_py.kernel import state_files
 from cni_py.kernel.own_folders import limit_umask
 from cni_py.kernel.sockets import listen, passed_sockets
 
@@ -70,23 +71,36 @@ def run(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     path = settings.hostprefix + settings.socketpath
     listener, is_own = _listener(path)
-    pidfile = Path(settings.pidfile) if settings.pidfile else None
+    own = [Path(path)] if is_own else []
     try:
-        if pidfile is not None:
-            pidfile.write_text(str(os.getpid()))
-            pidfile.chmod(0o644)
+        if settings.pidfile:
+            _write(settings.pidfile, str(os.getpid()))
+            own.append(Path(settings.pidfile))
         store = Store(settings.hostprefix + FOLDER)
         store.prepare()
         Daemon(listener, settings.terms, store, settings.hostprefix).run()
     except OSError as error:
         msg = f"{error.filename or path}: {error.strerror}"
         raise DaemonError(msg) from error
+    except state_files.DamagedError as error:
+        msg = f'Error writing pidfile "{settings.pidfile}": {error}'
+        raise DaemonError(msg) from error
     finally:
         listener.close()
-        for one in (pidfile, Path(path) if is_own else None):
-            if one is not None:
-                with suppress(OSError):
-                    one.unlink(missing_ok=True)
+        for one in own:
+            with suppress(OSError):
+                one.unlink(missing_ok=True)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file that anyone may read, and nothing that a link leads to.
+
+    Raises DamagedError, OSError.
+    """
+    with os.fdopen(state_files.opened(path, os.O_WRONLY | os.O_CREAT), "w") as file:
+        file.truncate()
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
 
 
 def _listener(path: str) -> tuple[socket.socket, bool]:

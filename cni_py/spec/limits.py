@@ -9,7 +9,7 @@ from __future__ import annotations
 # A configuration with its prevResult; GC's list has some 120 bytes an attachment.
 MOST_INPUT_BYTES = 16 * 1024 * 1024
 
-# A delegate's standard output; what is more than that of its standard error is dropped.
+# A delegate's standard output, and an answer of the DHCP daemon. More on standard error is dropped.
 MOST_DELEGATE_BYTES = 4 * 1024 * 1024
 
 # A listing of iptables: some 150 bytes a rule, and there are hosts with 100,000.

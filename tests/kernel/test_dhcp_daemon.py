@@ -129,14 +129,17 @@ def test_socket_path(host: Host, flags: list[str]) -> None:
         (["-timeout", "soon"], 2, "invalid duration 'soon': for example 10s"),
         (["-timeout", "0s"], 2, "'0s' is not more than 0"),
         (["-pidfile", "/no/such/folder"], 1, "/no/such/folder: No such file or directory"),
+        (["-pidfile", "/run/link"], 1, 'Error writing pidfile "/run/link": Too many levels'),
         (["-unknown"], 2, "unrecognized arguments: -unknown"),
     ],
 )
 def test_wrong_flags(host: Host, flags: list[str], status: int, text: str) -> None:
+    host.run("ln", "-s", "/run/elsewhere", "/run/link")
     done = host.run(f"{BIN}/dhcp", "daemon", *flags, check=False)
     assert done.status == status
     assert text in done.stderr
-    assert host.run("ls", SOCKET, check=False).status != 0
+    assert host.run("ls", SOCKET, "/run/elsewhere", check=False).stdout == ""
+    assert host.run("readlink", "/run/link").stdout == "/run/elsewhere\n"
 
 
 def test_help(host: Host) -> None:
