@@ -30,7 +30,7 @@ def host() -> Iterator[Host]:
     host = Host.start()
     try:
         if Host.mode == "warm":
-            host.serve("--idle-workers", "1")
+            host.serve("--idle-workers", "1", forked=True)
         yield host
         host.delete_all()
         assert leaks(host) == []
