@@ -55,31 +55,42 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One entry of `request`."""
 
     option: str = ""
+    """A number from 1 to 254, or an option's name such as `routers`."""
     skip_default: bool = False
+    """Leave the default options out of the request."""
 
 
 class _Provide(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One entry of `provide`."""
 
     option: str
+    """A number from 1 to 254, or an option's name such as `host-name`."""
     value: str = ""
+    """The option's text."""
     from_arg: str = ""
+    """The key of CNI_ARGS whose value replaces `value`."""
 
 
 class _Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The `ipam` key."""
 
     type: str = NAME
+    """`dhcp`."""
     daemon_socket_path: str = protocol.DEFAULT_SOCKET
+    """The socket that the daemon listens on."""
     request: tuple[_Request, ...] = ()
+    """Options to ask the server for, before the default ones: 3, 1, 6, 15, 119."""
     provide: tuple[_Provide, ...] = ()
+    """Options to tell the server, as text."""
     priority: int = 0
+    """The metric of every route; 0: the kernel's default."""
 
 
 class Config(PluginConfig, frozen=True, kw_only=True):
     """dhcp's configuration."""
 
     ipam: _Ipam | None = None
+    """Where the addresses come from: the network's DHCP server."""
 
 
 class _IpamSocket(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -44,37 +44,53 @@ class _Ipam(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The `ipam` key. `subnet` and its three companions are the older form of one range."""
 
     type: str = NAME
+    """`host-local`."""
     subnet: Cidr | None = None
+    """The older form of a single range."""
     range_start: IP | None = None
+    """The older form: the first address to give out."""
     range_end: IP | None = None
+    """The older form: the last address to give out."""
     gateway: IP | None = None
+    """The older form: the gateway."""
     ranges: tuple[tuple[RangeConfig, ...], ...] = ()
+    """Range sets: one address of each is given out; a set is a list of ranges."""
     routes: tuple[Route, ...] = ()
+    """Routes that become part of the result."""
     data_dir: str = DEFAULT_DATA_DIR
+    """Where allocations are kept: an absolute path."""
     resolv_conf: str = ""
+    """A resolv.conf whose content becomes `dns`."""
 
 
 class _RuntimeConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What the capabilities `ips` and `ipRanges` bring."""
 
     ips: tuple[str, ...] = ()
+    """The capability `ips`: addresses to have; a prefix length is ignored."""
     ip_ranges: tuple[tuple[RangeConfig, ...], ...] = ()
+    """The capability `ipRanges`: range sets before those of `ipam.ranges`."""
 
 
 class _CniArgs(msgspec.Struct, frozen=True, kw_only=True):
     ips: tuple[str, ...] = ()
+    """Addresses to have; a prefix length is ignored."""
 
 
 class _Args(msgspec.Struct, frozen=True, kw_only=True):
     cni: _CniArgs = _CniArgs()
+    """Arguments for CNI plugins."""
 
 
 class Config(PluginConfig, frozen=True, kw_only=True):
     """host-local's configuration."""
 
     ipam: _Ipam | None = None
+    """Which addresses are given out."""
     runtime_config: _RuntimeConfig = _RuntimeConfig()
+    """What the capabilities bring."""
     args: _Args = _Args()
+    """What the runtime passes in `args.cni`."""
 
 
 class _IpamFolder(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

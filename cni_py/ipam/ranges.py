@@ -23,9 +23,13 @@ class RangeConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One range as configured; what is left out follows from the subnet."""
 
     subnet: Cidr
+    """A prefix with at least two host bits, and none of them set."""
     range_start: IP | None = None
+    """The first address to give out; none: the subnet's first."""
     range_end: IP | None = None
+    """The last address to give out; none: the subnet's last."""
     gateway: IP | None = None
+    """Never given out; none: the subnet's first address."""
 
 
 class Range(NamedTuple):

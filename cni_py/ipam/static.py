@@ -21,36 +21,48 @@ NAME = "static"
 
 class _Address(msgspec.Struct, frozen=True, kw_only=True):
     address: Cidr
+    """An address with its prefix length."""
     gateway: IP | None = None
+    """The gateway of this address's subnet."""
 
 
 class _Ipam(msgspec.Struct, frozen=True, kw_only=True):
     """The `ipam` key."""
 
     type: str = NAME
+    """`static`."""
     addresses: tuple[_Address, ...] = ()
+    """The addresses to have."""
     routes: tuple[Route, ...] = ()
+    """Routes that become part of the result."""
     dns: DNS = DNS()
+    """Name resolution that becomes part of the result."""
 
 
 class _RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     ips: tuple[str, ...] = ()
+    """The capability `ips`: addresses that replace all others."""
 
 
 class _CniArgs(msgspec.Struct, frozen=True, kw_only=True):
     ips: tuple[str, ...] = ()
+    """Addresses that replace those of `ipam.addresses` and CNI_ARGS."""
 
 
 class _Args(msgspec.Struct, frozen=True, kw_only=True):
     cni: _CniArgs = _CniArgs()
+    """Arguments for CNI plugins."""
 
 
 class Config(PluginConfig, frozen=True, kw_only=True):
     """static's configuration."""
 
     ipam: _Ipam | None = None
+    """The addresses to have."""
     runtime_config: _RuntimeConfig = msgspec.field(default=_RuntimeConfig(), name="runtimeConfig")
+    """What the capabilities bring."""
     args: _Args = _Args()
+    """What the runtime passes in `args.cni`."""
 
 
 # DEL and GC read nothing.

@@ -30,17 +30,24 @@ class Limits(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """What the runtime may say of both directions: bits a second, and bits."""
 
     ingress_rate: Bits = None
+    """Bits a second to the container, 8 at least; 0: no limit."""
     ingress_burst: Bits = None
+    """Bits that may go to the container at once; with a rate, and less than 4 GB."""
     egress_rate: Bits = None
+    """Bits a second from the container, 8 at least; 0: no limit."""
     egress_burst: Bits = None
+    """Bits that may leave the container at once; with a rate, and less than 4 GB."""
     unshaped_subnets: Subnets = None
+    """What comes from there or goes there is not limited."""
     shaped_subnets: Subnets = None
+    """Nothing but what comes from there or goes there is limited."""
 
 
 class RuntimeConfig(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """What the capability `bandwidth` brings."""
 
     bandwidth: Limits | None = None
+    """The capability `bandwidth`: the same keys from the runtime."""
 
 
 class DelConfig(PluginConfig, frozen=True, kw_only=True):
@@ -51,12 +58,19 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """bandwidth's keys. Ingress is what goes to the container."""
 
     ingress_rate: Bits = None
+    """Bits a second to the container, 8 at least; 0: no limit."""
     ingress_burst: Bits = None
+    """Bits that may go to the container at once; with a rate, and less than 4 GB."""
     egress_rate: Bits = None
+    """Bits a second from the container, 8 at least; 0: no limit."""
     egress_burst: Bits = None
+    """Bits that may leave the container at once; with a rate, and less than 4 GB."""
     unshaped_subnets: Subnets = None
+    """What comes from there or goes there is not limited."""
     shaped_subnets: Subnets = None
+    """Nothing but what comes from there or goes there is limited."""
     runtime_config: RuntimeConfig = RuntimeConfig()
+    """What the capabilities bring."""
 
 
 class Plan(NamedTuple):

@@ -26,27 +26,44 @@ class VlanTrunk(msgspec.Struct, frozen=True, kw_only=True):
     """Tagged VLANs: the range from minID to maxID, the one id, or both."""
 
     min_id: int | None = msgspec.field(default=None, name="minID")
+    """The first VLAN of a range, 1 to 4094; with `maxID`."""
     max_id: int | None = msgspec.field(default=None, name="maxID")
+    """The last VLAN of a range, 1 to 4094; with `minID`."""
     id: int | None = None
+    """A single VLAN, 1 to 4094."""
 
 
 class Config(PairedConfig, frozen=True, kw_only=True):
     """bridge's configuration; without an IPAM type the container's interface has no address."""
 
     bridge: str = "cni0"
+    """The bridge's name; created if it is missing."""
     is_gateway: bool = False
+    """The bridge gets the gateways' addresses, and the host forwards."""
     is_default_gateway: bool = False
+    """As `isGateway`, and containers get default routes through the bridge."""
     force_address: bool = False
+    """Replace another address that the bridge has."""
     hairpin_mode: bool = False
+    """A container reaches itself through the bridge."""
     promisc_mode: bool = False
+    """The bridge receives everything; not with `hairpinMode`."""
     vlan: int = 0
+    """The container's untagged VLAN, to 4094; its gateway is on `<bridge>.<vlan>`. 0: none."""
     vlan_trunk: tuple[VlanTrunk, ...] | None = None
+    """The container's tagged VLANs."""
     preserve_default_vlan: bool = False
+    """With VLANs: keep the bridge's default VLAN on the port."""
     macspoofchk: bool = False
+    """Drop frames whose source is not the container's address."""
     enabledad: bool = False
+    """Detect duplicate IPv6 addresses, and wait for that."""
     disable_container_interface: bool = False
+    """Leave the container's end down; not with IPAM."""
     port_isolation: bool = False
+    """The container reaches no other isolated port."""
     overflow: Literal["", "routed"] = ""
+    """`routed`: containers beyond the bridge's 1,023 ports are routed."""
 
 
 class Plan(NamedTuple):

@@ -54,14 +54,18 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL and GC read: nothing of the parent."""
 
     ipam: IpamType = IpamType()
+    """Who gives out addresses: `ipam.type` names the IPAM plugin."""
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
     """The keys that the three share; without an IPAM type the interface has no address."""
 
     master: str = ""
+    """The parent's name, or an alternative one; none: the interface of the default route."""
     mtu: Mtu = 0
+    """68 to the parent's, or `auto`; 0: the parent's."""
     link_in_container: bool = False
+    """The parent is in the container, not on the host."""
 
 
 class Parent(NamedTuple):

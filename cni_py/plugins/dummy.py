@@ -33,15 +33,20 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL needs to know."""
 
     ipam: IpamType = IpamType()
+    """Who gives out addresses: needed, with `ipam.type`."""
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
     """dummy's configuration: addresses are what it is for. The reference has no mac and mtu."""
 
     mac: str = ""
+    """The hardware address; none: random."""
     mtu: Mtu = 0
+    """68 to 65535, or `auto`; 0: the kernel's."""
     args: Args = Args()
+    """What the runtime passes in `args.cni`."""
     runtime_config: Mac = Mac()
+    """What the capabilities bring."""
 
 
 def add(call: Call[Config]) -> Result:

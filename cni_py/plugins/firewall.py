@@ -47,14 +47,22 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL reads of containers that no record tells of."""
 
     firewalld_zone: str = "trusted"
+    """firewalld: the zone that gets the addresses as sources."""
     ingress_policy: str = ""
+    """Which containers may connect to this one: `open` (also when absent), `same-bridge` or
+    `isolated`.
+    """
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
     """firewall's configuration; `""` is as absent."""
 
     backend: str = ""
+    """`firewalld`, `iptables` or `nftables`. None: firewalld if it runs, else iptables if it is
+    installed, else nftables.
+    """
     iptables_admin_chain_name: str = "CNI-ADMIN"
+    """The operator's own chain; nftables has `forward_admin` for it."""
 
 
 def add(call: Call[Config]) -> Result:

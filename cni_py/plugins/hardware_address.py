@@ -17,12 +17,14 @@ class Mac(msgspec.Struct, frozen=True, kw_only=True):
     """An object that may ask for a hardware address."""
 
     mac: str = ""
+    """The hardware address to have, as `02:00:00:00:00:01`."""
 
 
 class Args(msgspec.Struct, frozen=True, kw_only=True):
     """The `args` key, as far as it is about hardware addresses."""
 
     cni: Mac = Mac()
+    """Arguments for CNI plugins."""
 
 
 def requested_mac(runtime_config: Mac, args: Args, cni_args: str, configured: str = "") -> str:

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 class _DeviceId(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str = msgspec.field(default="", name="deviceID")
+    """The capability `deviceID`: a PCI address or a name on the auxiliary bus; replaces
+    `pciBusID`.
+    """
 
 
 class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL needs to know; `device` helps where the reference has moved it."""
 
     device: str = ""
+    """The device's name on the host."""
     ipam: IpamType = IpamType()
+    """Who gives out addresses: `ipam.type` names the IPAM plugin."""
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
@@ -39,9 +44,13 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """
 
     hwaddr: str = ""
+    """The device's hardware address."""
     kernelpath: str = ""
+    """The hardware's folder below `/sys/devices/`, or the interface's own there."""
     pci_bus_id: str = msgspec.field(default="", name="pciBusID")
+    """The device's PCI address, as `0000:00:1f.6`."""
     runtime_config: _DeviceId = _DeviceId()
+    """What the capabilities bring."""
 
 
 class Selection(NamedTuple):

@@ -34,6 +34,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
     """ipvlan's configuration; without addresses from IPAM or the chain the interface has none."""
 
     mode: str = ""
+    """`l2` (also when absent), `l3` or `l3s`: of all children of a parent."""
 
 
 def add(call: Call[Config]) -> Result:

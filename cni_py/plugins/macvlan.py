@@ -34,10 +34,15 @@ class Config(child_link.Config, frozen=True, kw_only=True):
     """macvlan's configuration; without an IPAM type the interface has no address."""
 
     mode: str = ""
+    """`bridge` (also when absent), `private`, `vepa` or `passthru`."""
     mac: str = ""
+    """The hardware address; not in mode `passthru`. None: the kernel's choice."""
     bcqueuelen: int = 0
+    """The parent's queue for broadcasts, in frames; 0: the kernel's."""
     args: Args = Args()
+    """What the runtime passes in `args.cni`."""
     runtime_config: Mac = Mac()
+    """What the capabilities bring."""
 
 
 def add(call: Call[Config]) -> Result:

@@ -37,11 +37,17 @@ class PairedConfig(PluginConfig, frozen=True, kw_only=True):
     """The keys of every plugin that makes a pair."""
 
     ip_masq: bool = False
+    """What leaves the network gets the host's address."""
     ip_masq_backend: str | None = None
+    """`nftables` or `iptables`; none: nftables where it is there."""
     mtu: Mtu = 0
+    """Of both ends (and of a new bridge), 68 to 65535, or `auto`; 0: the kernel's."""
     ipam: IpamType = IpamType()
+    """Who gives out addresses: `ipam.type` names the IPAM plugin."""
     args: Args = Args()
+    """What the runtime passes in `args.cni`."""
     runtime_config: Mac = Mac()
+    """What the capabilities bring."""
 
 
 C = TypeVar("C", bound=PairedConfig)

@@ -38,28 +38,47 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One entry of the capability `portMappings`."""
 
     host_port: int
+    """The host's port, 1 to 65535."""
     container_port: int
+    """The container's port, 1 to 65535."""
     protocol: str = "tcp"
+    """`tcp`, `udp` or `sctp`, in any case."""
     host_ip: str = msgspec.field(default="", name="hostIP")
+    """One address of the host; none, `0.0.0.0` and `::` are all of them."""
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What the capability brings."""
 
     port_mappings: tuple[PortMapping, ...] = ()
+    """The capability `portMappings`: the ports to publish."""
 
 
 class Config(PluginConfig, frozen=True, kw_only=True):
     """portmap's configuration."""
 
     backend: str = ""
+    """`nftables` or `iptables`; none: nftables where it is there."""
     snat: bool = True
+    """The container and its neighbours on a bridge reach it through the host's port, and the host
+    from 127.0.0.1.
+    """
     masq_all: bool = False
+    """The container sees every client as the host."""
     mark_masq_bit: int | None = None
+    """iptables: the bit of the mark that says "masquerade", 0 to 31; none: 13."""
     external_set_mark_chain: str = ""
+    """iptables: the chain that marks instead; somebody else masquerades."""
     conditions_v4: tuple[str, ...] = ()
+    """Further conditions on IPv4, in the words of `iptables` or `nft`, for this container's ports
+    alone.
+    """
     conditions_v6: tuple[str, ...] = ()
+    """Further conditions on IPv6, in the words of `iptables` or `nft`, for this container's ports
+    alone.
+    """
     runtime_config: RuntimeConfig = RuntimeConfig()
+    """What the capabilities bring."""
 
 
 class LaxRuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

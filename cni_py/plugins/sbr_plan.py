@@ -30,13 +30,18 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL needs to know; it helps where there is no record."""
 
     table: int | None = None
+    """Only add rules to this table, which somebody else fills; none: a table of its own for each
+    address.
+    """
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
     """sbr's configuration: without a table, one is made for each address."""
 
     gateways: tuple[str, ...] = ()
+    """One gateway a family, instead of IPAM's."""
     add_source_hints: bool = False
+    """Leave the subnets in the main table, with the address to send from."""
 
 
 class Source(NamedTuple):

@@ -40,20 +40,30 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL needs to know."""
 
     ipam: IpamType = IpamType()
+    """Who gives out addresses: `ipam.type` names the IPAM plugin."""
 
 
 class Config(DelConfig, frozen=True, kw_only=True):
     """tap's configuration; `bridge` is one in the container. Without an IPAM type: no address."""
 
     multi_queue: bool = False
+    """The device can be opened once for each of several queues."""
     mtu: Mtu = 0
+    """68 to 65521, or `auto`; 0: the kernel's."""
     mac: str = ""
+    """The hardware address; none: random."""
     owner: _Id | None = None
+    """The user that may open the device without CAP_NET_ADMIN; none: anybody."""
     group: _Id | None = None
+    """The group that may open the device without CAP_NET_ADMIN; none: anybody."""
     selinux_context: str = ""
+    """The device's SELinux label; without SELinux it means nothing."""
     bridge: str = ""
+    """A bridge in the container that gets the device as a port."""
     args: Args = Args()
+    """What the runtime passes in `args.cni`."""
     runtime_config: Mac = Mac()
+    """What the capabilities bring."""
 
 
 class Plan(NamedTuple):

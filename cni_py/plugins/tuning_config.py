@@ -31,21 +31,29 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """`args.cni`: what is set there wins."""
 
     sysctl: dict[str, str] = msgspec.field(default_factory=dict)
+    """Adds to the plugin's `sysctl`, or replaces."""
     mac: str = ""
+    """The interface's hardware address."""
     promisc: bool | None = None
+    """The interface receives everything."""
     mtu: int | None = None
+    """68 to 65535; from 1280 on where there are IPv6 addresses."""
     allmulti: bool | None = None
+    """The interface receives all multicast."""
     tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
+    """The length of its transmit queue."""
 
 
 class _Args(msgspec.Struct, frozen=True, kw_only=True):
     cni: _Asked = _Asked()
+    """What is set here wins over the same keys of the plugin."""
 
 
 class DelConfig(PluginConfig, frozen=True, kw_only=True):
     """What DEL needs to know."""
 
     data_dir: str = ""
+    """Where the former values are kept: an absolute path; none: `/run/cni/tuning`."""
 
     @property
     def folder(self) -> str:
@@ -63,13 +71,23 @@ class Config(DelConfig, frozen=True, kw_only=True):
     """tuning's configuration: an attribute that is not given is left as it is."""
 
     sysctl: dict[str, str] = msgspec.field(default_factory=dict)
+    """Kernel parameters below `net`, in the container's namespace; `IFNAME` stands for the
+    interface.
+    """
     mac: str = ""
+    """The interface's hardware address; none: as it is."""
     promisc: bool = False
+    """The interface receives everything."""
     mtu: Mtu = 0
+    """68 to 65535, or `auto`; from 1280 on where there are IPv6 addresses. 0: as it is."""
     allmulti: bool | None = None
+    """The interface receives all multicast; none: as it is."""
     tx_queue_length: int | None = msgspec.field(default=None, name="txQLen")
+    """The length of its transmit queue; none: as it is."""
     args: _Args = _Args()
+    """What the runtime passes in `args.cni`."""
     runtime_config: Mac = Mac()
+    """What the capabilities bring."""
 
 
 class Wanted(NamedTuple):

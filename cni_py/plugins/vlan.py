@@ -30,6 +30,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
     """vlan's configuration; without an IPAM type the interface has no address."""
 
     vlan_id: int = 0
+    """The VLAN (802.1Q), to 4094; 0 carries a priority alone."""
 
 
 def add(call: Call[Config]) -> Result:

@@ -29,16 +29,24 @@ class PluginConfig(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """
 
     name: str
+    """The network's name: letters, digits, `_`, `.` and `-`. In a list it stands once, beside
+    `plugins`.
+    """
     cni_version: str = ""
+    """The protocol's version. Absent means 0.1.0. In a list it stands once, beside `plugins`."""
     type: str = ""
+    """Which plugin this is for: the name of an executable in CNI_PATH."""
     capabilities: dict[str, bool] = {}
+    """What the runtime may pass in `runtimeConfig`, each with true: `portMappings`, `mac`, ..."""
     dns: DNS = DNS()
+    """Name resolution that becomes part of the result."""
 
 
 class IpamType(msgspec.Struct, kw_only=True, frozen=True):
     """What an interface plugin reads of `ipam`: the rest belongs to the delegate."""
 
     type: str = ""
+    """The IPAM plugin: `host-local`, `static`, `dhcp`, or any executable in CNI_PATH."""
 
 
 class CniArgs(msgspec.Struct, kw_only=True, frozen=True):
@@ -115,18 +123,18 @@ def fold_keys(raw: object, wanted: Any) -> object:
     conversion reports them.
     """
     if isinstance(raw, list):
-        element = _element_type(wanted)
+        element = element_type(wanted)
         return raw if element is None else [fold_keys(item, element) for item in raw]
     if not isinstance(raw, dict):
         return raw
-    struct = _struct_type(wanted)
+    struct = struct_type(wanted)
     if struct is None:
         return raw
     names: dict[str, str] = dict(
         zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True)
     )
     folded = {name.lower(): name for name in names}
-    hints = _hints(struct)
+    hints = field_types(struct)
     members: dict[str, object] = {}
     for key, value in raw.items():
         name = str(key) if key in names else folded.get(str(key).lower(), str(key))
@@ -134,7 +142,7 @@ def fold_keys(raw: object, wanted: Any) -> object:
             continue
         if name not in names:
             members[name] = value
-        elif value != "" or IP not in _alternatives(hints[names[name]]):
+        elif value != "" or IP not in alternatives(hints[names[name]]):
             members[name] = fold_keys(value, hints[names[name]])
     return members
 
@@ -151,30 +159,30 @@ def member(raw: dict[str, Any], name: str) -> object:
 _hints_of: dict[type, dict[str, Any]] = {}
 
 
-def _hints(struct: type) -> dict[str, Any]:
+def field_types(struct: type) -> dict[str, Any]:
     """The field types of a struct, evaluated once."""
     if struct not in _hints_of:
         _hints_of[struct] = get_type_hints(struct)
     return _hints_of[struct]
 
 
-def _alternatives(wanted: Any) -> tuple[Any, ...]:
+def alternatives(wanted: Any) -> tuple[Any, ...]:
     """The members of a union, or the type itself."""
     is_union = isinstance(wanted, UnionType) or getattr(wanted, "__origin__", None) is Union
     return get_args(wanted) if is_union else (wanted,)
 
 
-def _struct_type(wanted: Any) -> type[msgspec.Struct] | None:
+def struct_type(wanted: Any) -> type[msgspec.Struct] | None:
     """The struct that an object is read into, looking through `| None`."""
-    for candidate in _alternatives(wanted):
+    for candidate in alternatives(wanted):
         if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
             return candidate
     return None
 
 
-def _element_type(wanted: Any) -> Any:
+def element_type(wanted: Any) -> Any:
     """The type of a list's elements: `tuple[X, ...]`, `list[X]`, also inside `| None`."""
-    for candidate in _alternatives(wanted):
+    for candidate in alternatives(wanted):
         if getattr(candidate, "__origin__", None) in (tuple, list):
             return get_args(candidate)[0]
     return None

@@ -33,21 +33,32 @@ class Route(msgspec.Struct, frozen=True):
     """One route. `priority` is the metric; `table` and `scope` distinguish 0 from unset."""
 
     dst: Cidr
+    """Where the route leads: a prefix such as `0.0.0.0/0`."""
     gw: IP | None = None
+    """The next hop; none: the address's gateway."""
     mtu: int = 0
+    """Of packets along this route; 0: the interface's."""
     advmss: int = 0
+    """The largest TCP segment to announce; 0: the kernel's choice."""
     priority: int = 0
+    """The route's metric; 0: the kernel's default."""
     table: int | None = None
+    """The routing table; none: the main one."""
     scope: int | None = None
+    """How far the destination is: 0 everywhere, 253 on the link, 254 the host itself."""
 
 
 class DNS(msgspec.Struct, frozen=True):
     """Name resolution for the container. False when nothing is set."""
 
     nameservers: tuple[str, ...] = ()
+    """Addresses of name servers, the most important one first."""
     domain: str = ""
+    """The domain of short names."""
     search: tuple[str, ...] = ()
+    """Domains to search for short names, in this order."""
     options: tuple[str, ...] = ()
+    """Options as in resolv.conf, such as `ndots:5`."""
 
     def __bool__(self) -> bool:
         """Whether any of the four is set."""

@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .addresses import IP, Cidr
+from .descriptions import described, field_descriptions, structs_of
 
 if TYPE_CHECKING:
     from .config import PluginConfig
 
+__all__ = ["config_schema", "described"]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 
 def config_schema(name: str, config: type[PluginConfig]) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one plugin's configuration."""
+    """The JSON Schema (draft 2020-12) of one plugin's configuration, with what each key means."""
     # Defaults come as tuples: encoding makes JSON of them.
     schema = msgspec.json.decode(
         msgspec.json.encode(msgspec.json.schema(config, schema_hook=_address_schema))
     )
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"{name}: plugin configuration",
-        **schema,
-    }
+    for struct in structs_of(config):
+        properties = schema["$defs"][struct.__name__]["properties"]
+        for key, text in field_descriptions(struct).items():
+            properties[key]["description"] = text
+    return {"$schema": _DIALECT, "title": f"{name}: plugin configuration", **schema}
 
 
 def _address_schema(wanted: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from cni_py.skel import EXECUTABLES
-from cni_py.spec.schema import config_schema
+from cni_py.spec.schema import config_schema, described
 from fixtures.host import ROOT
 
 # The protocol's own, which the introduction names for all plugins.
@@ -34,6 +34,14 @@ def test_every_key_is_documented(plugin: str) -> None:
     if "_Ipam" in definitions:
         keys |= set(definitions["_Ipam"]["properties"])
     assert keys - COMMON - words == set()
+
+
+@pytest.mark.parametrize("plugin", EXECUTABLES)
+def test_every_key_has_a_description(plugin: str) -> None:
+    """It stands below the field in the type's source."""
+    keys = list(described(import_module(EXECUTABLES[plugin].module).Config))
+    assert keys
+    assert [one.path for one in keys if not one.description] == []
 
 
 @pytest.mark.parametrize("plugin", EXECUTABLES)

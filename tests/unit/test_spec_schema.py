@@ -7,14 +7,23 @@ import pytest
 from cni_py.spec.addresses import IP, Cidr, Network
 from cni_py.spec.config import IpamType, PluginConfig, decode_config
 from cni_py.spec.errors import CniError
-from cni_py.spec.schema import config_schema
+from cni_py.spec.schema import config_schema, described
+
+
+class Part(msgspec.Struct):
+    first: IP
+    """The first one."""
 
 
 class Ranges(PluginConfig, frozen=True):
     subnet: Cidr | None = None
+    """Where the addresses
+    lie.
+    """
     gateway: IP | None = None
     mtu: int = 0
     ipam: IpamType = IpamType()
+    sets: tuple[tuple[Part, ...], ...] = ()
 
 
 SCHEMA = config_schema("example", Ranges)
@@ -81,3 +90,29 @@ def test_type_without_a_schema():
 
     with pytest.raises(TypeError, match=r"addresses\.Network.* is not supported"):
         config_schema("wrong", Wrong)
+
+
+def test_described() -> None:
+    """Each key with its path, type, default and the text below the field."""
+    keys = {one.path: one for one in described(Ranges)}
+    assert keys["subnet"] == (
+        "subnet", "prefix", "null", "Where the addresses lie.", False, False
+    )  # fmt: skip
+    assert keys["gateway"].description == ""
+    assert keys["sets"].type == "list of list of object"
+    assert keys["sets[][].first"] == (
+        "sets[][].first", "address", "", "The first one.", True, False
+    )  # fmt: skip
+    assert keys["name"].shared
+    assert keys["dns.domain"].shared
+    assert keys["ipam.type"].description
+    assert keys["capabilities"].type == "object of bool"
+
+
+def test_descriptions_in_the_schema() -> None:
+    definitions = SCHEMA["$defs"]
+    assert (
+        definitions["Ranges"]["properties"]["subnet"]["description"] == "Where the addresses lie."
+    )
+    assert definitions["Part"]["properties"]["first"]["description"] == "The first one."
+    assert "description" not in definitions["Ranges"]["properties"]["gateway"]
