@@ -31,7 +31,7 @@ help:
 
 demo: bin
 	@tests/tools/setup demo
-	@$(PYTHON) tests/tools/demo.py
+	@$(VENV)/bin/cni-py demo
 
 test: bin lint
 	@tests/tools/setup test

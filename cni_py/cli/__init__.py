@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 # The module of each command, and the command in it.
 COMMANDS = {
+    "demo": "demo:demo",
     "dhcp-daemon": "serving:dhcp_daemon",
     "doctor": "doctor:doctor",
     "firewall": "firewall:firewall",

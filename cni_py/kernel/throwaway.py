@@ -1,0 +1,55 @@
+"""A host to try things on: fresh network and mount namespaces, with state folders of their own.
+
+Nothing of the machine's network or files changes, and the kernel takes all of it down when the last
+process in it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+
+from cni_py.spec.errors import CniError, Code
+
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+
+# Folders that plugins and runtimes write to: the host has its own, empty.
+STATE_FOLDERS = ("/var/lib/cni", "/etc/cni", "/opt/cni")
+
+# What a shell does to make a host of new namespaces whose mounts are private.
+SET_UP = f"""
+set -e
+mount -n -t tmpfs -o mode=755 none /run
+layers=0
+for folder in {" ".join(STATE_FOLDERS)}; do
+  if [ -d $folder ]; then
+    mount -n -t tmpfs -o mode=755 none $folder
+  else
+    # The machine has no such folder and gets none: its parent becomes a layer of this host's own.
+    parent=${{folder%/*}} layers=$((layers + 1))
+    layer=/run/layers/$layers
+    mkdir -p $layer/upper $layer/work
+    options=lowerdir=$parent,upperdir=$layer/upper,workdir=$layer/work
+    mount -n -t overlay -o $options none $parent
+    mkdir $folder
+  fi
+done
+mkdir -p /run/netns /run/lock /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks
+mount -n -t sysfs none /sys
+ip link set lo up
+"""
+
+
+def become_throwaway_host() -> None:
+    """Move this process, for good, to a host of its own. Raises CniError 999 with what refused."""
+    msg = "cannot make a host to try things on"
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
+        raise CniError(Code.INTERNAL, f"{msg}: {os.strerror(ctypes.get_errno())}", "unshare(2)")
+    commands = f"mount --make-rprivate /\n{SET_UP}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", commands], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise CniError(Code.INTERNAL, msg, done.stderr.decode(errors="replace").strip())
