@@ -13,11 +13,11 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema clean
+.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
-	@echo 'make test      lint and every test; without root what can run in a user namespace'
+	@echo 'make test      lint, the site and every test; without root what can run in a user namespace'
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
@@ -27,13 +27,15 @@ help:
 	@echo 'make model     long sequences of calls and mishaps against a model: MODEL_EXAMPLES=200, MODEL_STEPS=40'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
+	@echo 'make docs      build the documentation site: build/site/index.html'
+	@echo 'make pages     write what is generated in docs/: keys, examples, lists'
 	@echo 'make clean     remove what the other targets made'
 
 demo: bin
 	@tests/tools/setup demo
 	@$(VENV)/bin/cni-py demo
 
-test: bin lint
+test: bin lint docs
 	@tests/tools/setup test
 	@tests/tools/run-tests -n $(JOBS)
 
@@ -79,6 +81,18 @@ bin: $(VENV)/installed
 schema: $(VENV)/installed
 	@$(VENV)/bin/cni-py schema conf/schema
 
+pages: $(VENV)/installed
+	@PYTHONSAFEPATH=1 $(PYTHON) tests/tools/pages.py
+
+# Strict: a link or an anchor that leads nowhere fails it.
+docs: $(VENV)/docs
+	@tests/tools/setup docs
+	@mkdir -p build
+	@$(VENV)/bin/zensical build --clean --strict >build/docs.log 2>&1 || \
+	  { sed -n 's/\x1b\[[0-9;]*m//g; /^Warning/h; /\[ .* \]$$/{H; x; s/\n.*\[/:/; s/\]$$//; p}; $$p' build/docs.log; exit 1; }
+	@if [ -d build/iframe-worker ]; then install -D -m 644 build/iframe-worker/package/shim/index.js \
+	  build/site/assets/javascripts/iframe-worker.js; fi
+
 # The wheel is what gets tested, not the checkout.
 $(VENV)/installed: $(VENV)/dependencies $(SOURCES) README.md LICENSE
 	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
@@ -90,6 +104,10 @@ $(VENV)/dependencies: pyproject.toml tests/tools/setup
 
 $(VENV)/fuzz: $(VENV)/dependencies
 	@$(PYTHON) -m pip install --quiet --group fuzz
+	@touch $@
+
+$(VENV)/docs: $(VENV)/dependencies
+	@$(PYTHON) -m pip install --quiet --group docs
 	@touch $@
 
 clean:

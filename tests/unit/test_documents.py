@@ -15,25 +15,47 @@ from cni_py.skel import EXECUTABLES
 from cni_py.spec.schema import config_schema, described
 from fixtures.host import ROOT
 
-# The protocol's own, which the introduction names for all plugins.
-COMMON = {"cniVersion", "name", "type", "capabilities", "dns", "ipam", "args", "runtimeConfig"}
+DOCUMENTS = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 
 
 def schema_of(plugin: str) -> dict:
     return config_schema(plugin, import_module(EXECUTABLES[plugin].module).Config)
 
 
+def headings(text: str) -> list[str]:
+    """The titles of a document's sections, as they stand."""
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+ (.+)$", without_code, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """What a link to a section names: as GitHub and the site's builder make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower().strip()).replace(" ", "-")
+
+
+def test_generated_pages_are_current() -> None:
+    """`make pages` writes them: keys, examples, lists of commands and decisions, navigation."""
+    check = [sys.executable, "tests/tools/pages.py", "--check"]
+    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
+
+
 @pytest.mark.parametrize("plugin", EXECUTABLES)
-def test_every_key_is_documented(plugin: str) -> None:
-    text = (ROOT / "docs" / "plugins.md").read_text()
-    section = text.split(f"\n## {plugin}\n")[1].split("\n## ")[0]
-    words = set(re.findall(r"[A-Za-z0-9]+", section))
-    schema = schema_of(plugin)
-    definitions = schema["$defs"]
-    keys = set(definitions["Config" if "Config" in definitions else "PluginConfig"]["properties"])
-    if "_Ipam" in definitions:
-        keys |= set(definitions["_Ipam"]["properties"])
-    assert keys - COMMON - words == set()
+def test_every_plugin_has_a_page(plugin: str) -> None:
+    text = (ROOT / "docs" / "plugins" / f"{plugin}.md").read_text()
+    wanted = ("Example", "Keys", "What the runtime passes", "What the verbs do", "When it fails")
+    assert [one for one in wanted if one not in headings(text)] == []
+    has = set(re.findall(r"<!-- (\w+)", text))
+    paths = [
+        one.path
+        for one in described(import_module(EXECUTABLES[plugin].module).Config)
+        if not one.shared
+    ]
+    passed = [one for one in paths if one.startswith(("runtimeConfig", "args"))]
+    assert ("keys" in has, "passed" in has) == (len(passed) < len(paths), bool(passed))
+    assert "example" in has
+    for verb in ("ADD", "CHECK", "DEL", "GC", "STATUS"):
+        assert f"| {verb} |" in text
 
 
 @pytest.mark.parametrize("plugin", EXECUTABLES)
@@ -67,10 +89,13 @@ def test_schema_refuses_a_wrong_type() -> None:
     assert validator.is_valid({"name": "a", "type": "bridge", "mtu": 1500, "unknown": 1})
 
 
-def test_mentioned_files_exist() -> None:
-    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / link).exists(), f"{document.name}: {link}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda one: str(one.relative_to(ROOT)))
+def test_links_lead_somewhere(document) -> None:
+    for path, _, section in re.findall(r"\]\(([^)#:]*)(#([^)]*))?\)", document.read_text()):
+        target = document.parent / path if path else document
+        assert target.exists(), path
+        if section:
+            assert section in map(anchor, headings(target.read_text())), f"{path}#{section}"
 
 
 def test_every_key_of_the_reference_is_tested() -> None:
