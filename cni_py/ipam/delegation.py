@@ -5,22 +5,16 @@ One that is ours runs in this process, with the same handlers; any other is exec
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from cni_py.kernel import interruption, processes
+from cni_py.kernel import executables
 from cni_py.spec import delegation
 from cni_py.spec.call import typed_call
-from cni_py.spec.errors import CniError, Code, code_of
-from cni_py.spec.limits import MOST_DELEGATE_BYTES
 
 if TYPE_CHECKING:
-    import subprocess
-
     from cni_py.spec.call import Plugin, Request
     from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
@@ -36,9 +30,6 @@ _NEED_INTERFACE = frozenset({"dhcp"})
 # Every executable of ours says so: a script in its first lines, a launcher in its last.
 MARKER = b"# cni-py executable"
 _HEAD_BYTES, _TAIL_BYTES = 512, 64
-
-_BUSY_ATTEMPTS = 6
-_BUSY_PAUSE_SECONDS = 1.0
 
 
 def needs_interface(ipam_type: str) -> bool:
@@ -99,7 +90,7 @@ def ipam_gc(request: Request, ipam_type: str, collection: Collection) -> None:
 
 def _delegate(request: Request, ipam_type: str) -> tuple[Plugin | None, str]:
     """Our module for the executable that CNI_PATH leads to, or that executable's path."""
-    path = _find(ipam_type, request.environment.path)
+    path = executables.find(ipam_type, request.environment.path)
     if ipam_type in MODULES and is_ours(path):
         return cast("Plugin", import_module(MODULES[ipam_type])), path
     return None, path
@@ -108,15 +99,6 @@ def _delegate(request: Request, ipam_type: str) -> tuple[Plugin | None, str]:
 def _as(request: Request, verb: str) -> Request:
     """The request as the delegate sees it: a DEL may be part of a failing ADD (DG-05)."""
     return request._replace(environment=request.environment._replace(verb=verb))
-
-
-def _find(name: str, path: str) -> str:
-    delegation.validate_plugin_name(name)
-    for folder in delegation.search_folders(path):
-        candidate = os.path.join(folder, name)
-        if os.path.isfile(candidate):
-            return candidate
-    raise delegation.not_found(name, path)
 
 
 def is_ours(path: str) -> bool:
@@ -134,29 +116,9 @@ def is_ours(path: str) -> bool:
 def _execute(request: Request, path: str, verb: str) -> bytes:
     """Run the delegate with our environment and input, `CNI_COMMAND` replaced (DG-02, DG-03)."""
     environ: dict[str, Any] = {**request.environ, "CNI_COMMAND": verb}
-    done = _run(path, environ, request.stdin)
-    if done.stderr:
-        sys.stderr.write(done.stderr.decode(errors="replace"))
-        sys.stderr.flush()
-    if done.returncode != 0:
-        number = done.returncode
-        status = f"exit status {number}" if number > 0 else f"signal: {-number}"
-        raise delegation.failure(status, done.stdout, done.stderr)
-    return done.stdout
+    return executables.execute(path, environ, request.stdin, says=_say)
 
 
-def _run(path: str, environ: dict[str, Any], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    """A file that is being written (ETXTBSY) is tried again for a few seconds (X-10)."""
-    for attempt in range(_BUSY_ATTEMPTS):
-        try:
-            return processes.run([path], stdin, environ=environ, most=MOST_DELEGATE_BYTES)
-        except OSError as error:
-            if error.errno == errno.ETXTBSY and attempt + 1 < _BUSY_ATTEMPTS:
-                with interruption.waiting():
-                    time.sleep(_BUSY_PAUSE_SECONDS)
-                continue
-            msg = f"netplugin failed with no error message: {path}: {error.strerror}"
-            # The reference's 0, but for what passes.
-            passing = code_of(error.errno or 0) == Code.TRY_AGAIN_LATER
-            raise CniError(Code.TRY_AGAIN_LATER if passing else Code.UNKNOWN, msg) from error
-    raise AssertionError("unreachable")
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fixtures.host import BIN, ROOT, Container, Host, Outcome
+from fixtures.cnitool import CNITOOL, NET_D, cnitool
+from fixtures.host import ROOT, Host
 from fixtures.leaks import leaks
 from fixtures.ports import ask, mapping, outside, serving
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cni-py-tests"
-CNITOOL = str(CACHE / "cnitool")
-NET_D = "/etc/cni/net.d"
-
-
-def cnitool(
-    host: Host, verb: str, network: str, container: Container, *, check: bool = True, **caps: Any
-) -> Outcome:
-    """Run cnitool on the host, with the project's configurations and arguments by capability."""
-    env = {"NETCONFPATH": NET_D, "CNI_PATH": str(BIN), "CAP_ARGS": json.dumps(caps)}
-    return host.run(CNITOOL, verb, network, container.netns, check=check, env=env)
 
 
 @pytest.fixture
