@@ -13,6 +13,9 @@ __all__ = ["main"]
 
 # The module of each command, and the command in it.
 COMMANDS = {
+    "add": "attaching:add",
+    "check": "attaching:check",
+    "del": "attaching:delete",
     "demo": "demo:demo",
     "dhcp-daemon": "serving:dhcp_daemon",
     "doctor": "doctor:doctor",
@@ -22,6 +25,7 @@ COMMANDS = {
     "metrics": "serving:metrics",
     "schema": "schema:schema",
     "serve": "serving:serve",
+    "status": "attaching:status",
 }
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cni_py import skel
+from cni_py.runtime.requests import network_config
 from cni_py.spec import versions
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.call import read_request
 from cni_py.spec.collection import Collection, Garbage
-from cni_py.spec.config import decode_json
 from cni_py.spec.environment import Environment
 from cni_py.spec.errors import CniError, Code, cni_error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cni_py.runtime import Network
     from cni_py.skel import Carried
 
 
@@ -64,27 +64,25 @@ def carry_out_deferred() -> Iterator[Carried]:
 
 
 def collect(
-    text: bytes, valid: Iterable[tuple[str, str]] | None, *, dry: bool, path: str
+    network: Network, valid: Iterable[tuple[str, str]] | None, *, dry: bool, path: str
 ) -> list[Collected]:
-    """Have every plugin of a network's configuration collect, in order.
+    """Have every plugin of a network collect, in order.
 
-    `valid` is None where it is not known what lives. `path` is CNI_PATH. Raises CniError for a
-    configuration that cannot be read.
+    `valid` is None where it is not known what lives. `path` is CNI_PATH.
     """
     collected = []
-    for config in _plugins(text):
-        name = str(config.get("type"))
+    for plugin in network.plugins:
+        name = plugin.type
         if name not in skel.EXECUTABLES:
             collected.append(Collected(type=name, unasked=(name,)))
             continue
         request = read_request(
             Environment("GC", "", "", "", "", path, ""),
             {**os.environ, "CNI_COMMAND": "GC", "CNI_PATH": path},
-            json.dumps(config).encode(),
+            network_config(network, plugin),
         )._replace(cni_version=versions.NEWEST)
-        network = request.network
-        alive = None if valid is None else [Attachment(network, *one) for one in valid]
-        collection = Collection(network, alive, dry=dry)
+        alive = None if valid is None else [Attachment(network.name, *one) for one in valid]
+        collection = Collection(network.name, alive, dry=dry)
         error = ""
         try:
             skel.collect(name, request, collection)
@@ -99,18 +97,3 @@ def collect(
             )
         )
     return collected
-
-
-def _plugins(text: bytes) -> Iterator[dict[str, Any]]:
-    """Each plugin's configuration, with the network's name and version."""
-    try:
-        raw = decode_json(text)
-    except ValueError as error:
-        raise CniError(Code.DECODING_FAILURE, f"the configuration is no JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise CniError(Code.DECODING_FAILURE, "the configuration is no JSON object")
-    plugins = raw.get("plugins", [raw])
-    if not isinstance(plugins, list) or not all(isinstance(one, dict) for one in plugins):
-        raise CniError(Code.INVALID_CONFIG, "plugins is no list of objects")
-    for one in plugins:
-        yield {**one, "name": raw.get("name"), "cniVersion": raw.get("cniVersion")}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
 
 import click
 
 from .garbage import carry_out_deferred, collect, listed
+from .networks import cni_path_option, named, net_dir_option
 from .output import json_option, print_json
 
 
 @click.command()
-@click.argument("config", type=click.File("rb"))
+@click.argument("network")
+@click.argument("netns", required=False)
 @click.option("--dry-run", is_flag=True, help="Only list what would be taken away, and why.")
 @click.option(
     "--valid",
@@ -22,23 +23,22 @@ from .output import json_option, print_json
 )
 @click.option("--none-valid", is_flag=True, help="No attachment lives: take away everything.")
 @json_option
-@click.option(
-    "--cni-path",
-    default="/opt/cni/bin",
-    show_default=True,
-    help="Where the IPAM plugins' executables are.",
-)
+@net_dir_option
+@cni_path_option
 def gc(
-    config: BinaryIO,
+    network: str,
+    netns: str | None,  # noqa: ARG001 - cnitool takes one
     dry_run: bool,  # noqa: FBT001 - click passes options by name
     valid: tuple[str, ...],
     none_valid: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
+    net_dir: str,
     cni_path: str,
 ) -> None:
     """Take away what a network's containers have left behind.
 
-    CONFIG is the network's .conflist or .conf, or - for standard input. Without --valid or
+    NETWORK is a network's name, the path of its .conflist or .conf, or - for standard input; NETNS
+    is taken for cnitool's sake, and of no use. Without --valid or
     --none-valid only what evidently outlived its container goes: its namespace is gone, or it is of
     an earlier boot.
 
@@ -47,7 +47,7 @@ def gc(
     """
     known = listed(valid) if valid or none_valid else None
     carried = [] if dry_run else list(carry_out_deferred())
-    collected = collect(config.read(), known, dry=dry_run, path=cni_path)
+    collected = collect(named(network, net_dir), known, dry=dry_run, path=cni_path)
     if as_json:
         print_json(collected)
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.limits import MOST_INPUT_BYTES
 
-from .networks import Network, Plugin, parse_network, parse_plugin
+from .networks import Network, Plugin, parse_network, parse_plugin, parse_single
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +52,10 @@ def load_file(path: str) -> Network:
     Raises CniError 5 for what cannot be read, 6 and 7 for what is in it; it names the file.
     """
     try:
-        network = parse_network(_content(path), path)
+        data = _content(path)
         if _extension(path) in _SINGLES:
-            return network
+            return parse_single(data, path)
+        network = parse_network(data, path)
         drop_ins = () if network.only_inlined else _drop_ins(path, network.name)
         if not network.plugins and not drop_ins:
             raise CniError(Code.INVALID_CONFIG, "no plugin configs found")

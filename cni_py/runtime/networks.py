@@ -75,7 +75,7 @@ def parse_network(data: bytes, path: str = "") -> Network:
     """
     raw = _decoded(data, _LIST)
     if "plugins" not in raw and "type" in raw:
-        return _up_converted(raw, path)
+        return parse_single(data, path)
     name = raw.get("name")
     if not isinstance(name, str):
         problem = "no name" if name is None else f"invalid name type {json_type(name)}"
@@ -101,9 +101,19 @@ def parse_plugin(data: bytes) -> Plugin:
     return _plugin(_decoded(data, _SINGLE))
 
 
-def _up_converted(raw: dict[str, Any], path: str) -> Network:
-    """The list of one plugin that a `.conf` stands for (L-31); the cache keeps the list."""
-    plugin = _plugin(raw)
+def parse_single(data: bytes, path: str = "") -> Network:
+    """The list of one plugin that a `.conf` stands for (L-31); the cache keeps the list.
+
+    Raises CniError 6 and 7.
+    """
+    raw = _decoded(data, _SINGLE)
+    try:
+        plugin = _plugin(raw)
+    except CniError as error:
+        if "plugins" in raw and "type" not in raw:
+            details = "a file with several plugins must be called .conflist"
+            raise CniError(error.code, error.msg, details) from None
+        raise
     name, version = raw.get("name"), raw.get("cniVersion", "")
     if not isinstance(name, str):
         raise _invalid(_SINGLE, "no name" if name is None else "the name is no text")
@@ -113,7 +123,7 @@ def _up_converted(raw: dict[str, Any], path: str) -> Network:
     listed = {"name": name, "cniVersion": version, "plugins": [raw]}
     source = json.dumps(listed, separators=(",", ":"), ensure_ascii=False).encode()
     allowed = (version,) if version else ()
-    return Network(name, version, (plugin,), versions=allowed, source=source, path=path)
+    return Network(name, version, (plugin,), allowed, only_inlined=True, source=source, path=path)
 
 
 def _decoded(data: bytes, what: str) -> dict[str, Any]:

@@ -123,11 +123,13 @@ class Runtime:
 
         The result is kept in the cache. Where it fails nothing is kept, and what the plugins did
         before stays until `delete`, as in libcni; with `undo` their DELs run first, and what fails
-        of that is added to the error as a note.
+        of that is added to the error as a note. What the cache has already is never undone: that
+        would take away what an earlier ADD has made.
         """
         parameters.validate()
         limits = self._limits(cancel)
         with self._shared(limits):
+            undo = undo and not self._is_cached(_attachment(network, parameters))
             document: dict[str, Any] | None = None
             try:
                 for index, plugin in enumerate(network.plugins):
@@ -406,6 +408,9 @@ class Runtime:
                 self._delete_one(network, index, parameters, document, limits)
             except CniError as error:
                 cause.add_note(f"and it could not be undone: {error}")
+
+    def _is_cached(self, attachment: Attachment) -> bool:
+        return os.path.lexists(self._cache.path(attachment))
 
     def _of_network(self, network: Network, *, doubt: bool) -> list[Cached]:
         """Its attachments in the cache. Without `doubt` a file that may be of it is CniError 6."""

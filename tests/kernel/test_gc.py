@@ -187,16 +187,16 @@ def test_an_earlier_boot(host: Host) -> None:
 @pytest.mark.parametrize(
     ("text", "msg"),
     [
-        ("{", "the configuration is no JSON"),
-        ("[]", "the configuration is no JSON object"),
-        ('{"name": "net1", "plugins": 5}', "plugins is no list of objects"),
-        ('{"plugins": [{"type": "bridge"}]}', "missing network name"),
+        ("{", "error parsing configuration list: Input data was truncated"),
+        ("[]", "error parsing configuration list: expected an object, got array"),
+        ('{"name": "net1", "plugins": 5}', "invalid plugins type int"),
+        ('{"plugins": [{"type": "bridge"}]}', "error parsing configuration list: no name"),
     ],
 )
 def test_bad_configuration(host: Host, text: str, msg: str) -> None:
     host.run("tee", "/run/bad", stdin=text)
     outcome = host.run(CNI_PY, "gc", "/run/bad", check=False)
-    assert (outcome.status, outcome.stdout) == (1, "")
+    assert (outcome.status, outcome.stdout) == (2, "")
     assert msg in outcome.stderr
     assert "Traceback" not in outcome.stderr
 

@@ -147,6 +147,16 @@ def test_failing_add_that_is_undone(runtime: Runtime, plugins: Recorder) -> None
     ]
 
 
+def test_second_add_is_not_undone(runtime: Runtime, plugins: Recorder) -> None:
+    """The DELs would take away what the first one has made."""
+    runtime.add(network(), C1)
+    plugins.answer("a", "ADD", "exit 1")
+    with pytest.raises(PluginError):
+        runtime.add(network(), C1, undo=True)
+    assert plugins.calls[3:] == ["a ADD"]
+    assert runtime.cached("net", "c1") is not None
+
+
 @pytest.mark.parametrize("answer", ["true", "echo x", "echo []", "echo '{\"ips\": 5}'"])
 def test_result_that_is_none(runtime: Runtime, plugins: Recorder, answer: str) -> None:
     """[X-30]."""

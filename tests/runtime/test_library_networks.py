@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cni_py.runtime import (
@@ -89,6 +89,7 @@ def test_no_json_object(data: bytes) -> None:
     assert refused(data).code == Code.DECODING_FAILURE
 
 
+@settings(max_examples=50)
 @given(
     st.binary()
     | st.recursive(
@@ -192,6 +193,14 @@ class TestFolder:
             CniError, match=r"15\.conf: error parsing configuration: missing 'type'"
         ):
             load_file(str(path))
+
+    def test_list_in_a_conf(self, tmp_path: Path) -> None:
+        """[L-06]: other runtimes would not find it."""
+        path = tmp_path / "10.conf"
+        path.write_bytes(document())
+        with pytest.raises(CniError, match="missing 'type'") as raised:
+            load_file(str(path))
+        assert "must be called .conflist" in raised.value.details
 
     def test_no_file(self, tmp_path: Path) -> None:
         """What is there and is no file is refused, and keeps nobody waiting."""

@@ -1,0 +1,55 @@
+"""Networks as somebody names them: by their name, by a file, or on standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cni_py.spec.errors import CniError, Code
+
+from .group import Unreadable
+
+if TYPE_CHECKING:
+    from cni_py.runtime import Network
+
+_EXTENSIONS = (".conflist", ".conf", ".json")
+
+net_dir_option = click.option(
+    "--net-dir",
+    envvar="NETCONFPATH",
+    default="/etc/cni/net.d",
+    show_envvar=True,
+    show_default=True,
+    help="Where the networks' configurations are.",
+)
+cni_path_option = click.option(
+    "--cni-path",
+    envvar="CNI_PATH",
+    default="/opt/cni/bin",
+    show_envvar=True,
+    show_default=True,
+    help="Where the plugins' executables are: folders with : between them.",
+)
+
+
+def named(text: str, folder: str) -> Network:
+    """The network that an argument names; a path has a slash, or ends as one of a file.
+
+    Raises UnknownNetworkError for a name, Unreadable for a file.
+    """
+    from cni_py.runtime import load_file, load_network, parse_network
+
+    try:
+        if text == "-":
+            return parse_network(sys.stdin.buffer.read())
+        if "/" in text or text.endswith(_EXTENSIONS):
+            return load_file(text)
+    except CniError as error:
+        raise Unreadable(str(error)) from error
+    if not os.path.isdir(folder):
+        msg = f"there is no folder {folder} with networks' configurations"
+        raise CniError(Code.INVALID_CONFIG, msg, "--net-dir or NETCONFPATH names another one")
+    return load_network(text, folder)
