@@ -82,7 +82,7 @@ schema: $(VENV)/installed
 	@$(VENV)/bin/cni-py schema conf/schema
 
 pages: $(VENV)/installed
-	@PYTHONSAFEPATH=1 $(PYTHON) tests/tools/pages.py
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.pages
 
 # Strict: a link or an anchor that leads nowhere fails it.
 docs: $(VENV)/docs

@@ -1,7 +1,7 @@
 """Write what is generated in docs/, and the site's navigation.
 
-    pages.py            write it
-    pages.py --check    exit with 1 and name each file that is not up to date
+    python -m tools.pages            write it
+    python -m tools.pages --check    exit with 1 and name each file that is not up to date
 
 Regions of a page between `<!-- NAME -->` and `<!-- /NAME -->` are replaced; what stands around them
 is written by hand:
@@ -12,6 +12,7 @@ is written by hand:
     shared           the keys that every plugin has
     commands         the commands of cni-py
     decisions        the decisions' titles
+    reference: NAME  a package's signatures and docstrings
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import re
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
+
+from tools.reference import reference
 
 from cni_py.cli import COMMANDS
 from cni_py.cli import main as command_line
@@ -35,13 +38,14 @@ _NAVIGATION = re.compile(r"(# Navigation: .*?\n).*?(# End of the navigation\.)",
 _PASSED = ("runtimeConfig", "args")
 _NOTHING = ("", '""', "null", "[]", "{}")
 
-# Pages of a part of the site in the order to be read; `*` is the rest of a folder, or of docs/.
+# Pages of a part of the site, in the order to be read. A new page of a folder finds its place.
 _PARTS = {
-    "Guide": ("guide.md", "troubleshooting.md", "firewall.md"),
-    "Plugins": ("plugins/index.md", "plugins/*", "differences.md", "compatibility.md"),
-    "Commands": ("commands/index.md", "commands/*"),
-    "Inside": ("architecture.md", "performance.md", "reliability.md", "security.md", "*"),
-    "Decisions": ("decisions/index.md", "decisions/*"),
+    "Guide": ("guide", "troubleshooting", "firewall"),
+    "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
+    "Commands": ("commands/index", "commands/*"),
+    "Library": ("runtime", "runtime-*"),
+    "Inside": ("architecture", "performance", "reliability", "security", "*"),
+    "Decisions": ("decisions/index", "decisions/*"),
 }
 
 
@@ -74,6 +78,7 @@ def _region(path: Path, found: re.Match[str]) -> str:
         "shared": _shared,
         "commands": _commands,
         "decisions": _decisions,
+        "reference": lambda: reference(argument),
     }[name]()
     return f"{begin}\n{text}\n{end}"
 
@@ -142,14 +147,14 @@ def _navigation() -> str:
 
 
 def _pages(listed: Iterable[str]) -> Iterable[str]:
-    """The pages of a part, `*` as what no part names."""
-    named = {one for pages in _PARTS.values() for one in pages} | {"index.md"}
-    for one in listed:
-        found = [one]
-        if one.endswith("*"):
-            folder = (DOCS / one).parent
-            found = [str(path.relative_to(DOCS)) for path in sorted(folder.glob("*.md"))]
-        yield from [page for page in found if page == one or page not in named]
+    """The pages that patterns stand for; the most exact pattern of all has a page."""
+    patterns = ["index", *(one for pages in _PARTS.values() for one in pages)]
+    for pattern in listed:
+        for path in sorted(DOCS.glob(f"{pattern}.md")):
+            page = str(path.relative_to(DOCS))
+            fitting = [one for one in patterns if PurePath(page).match(f"{one}.md")]
+            if max(fitting, key=len) == pattern:
+                yield page
 
 
 def _short(page: str) -> str:

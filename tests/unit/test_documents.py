@@ -35,8 +35,9 @@ def anchor(heading: str) -> str:
 
 def test_generated_pages_are_current() -> None:
     """`make pages` writes them: keys, examples, lists of commands and decisions, navigation."""
-    check = [sys.executable, "tests/tools/pages.py", "--check"]
-    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    check = [sys.executable, "-m", "tools.pages", "--check"]
+    env = {"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(check, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.stdout + done.stderr == ""
 
 
