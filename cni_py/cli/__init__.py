@@ -23,6 +23,7 @@ COMMANDS = {
     "gc": "gc:gc",
     "install": "installing:install",
     "metrics": "serving:metrics",
+    "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",
     "status": "attaching:status",

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from cni_py.spec.collection import Collection
 
     from .index import Entry
+    from .peek import Peek
     from .ranges import Range
     from .store import Allocations
+
+    Looked = Allocations | Peek
 
 NAME = "host-local"
 
@@ -125,10 +128,18 @@ def add(call: Call[Config]) -> Result:
             allocations.give_back(owner)
             raise
     call.scope.enter_context(undone_on_failure(lambda: _release(store, owner)))
-    ips = tuple(
-        IPConfig(cidr(one.address, one.run.subnet.prefixlen), one.run.gateway) for one in picked
-    )
-    return Result(ips=ips, routes=ipam.routes, dns=dns)
+    return _result(ipam, picked, dns)
+
+
+def plan(call: Call[Config]) -> Result:
+    """What ADD would give now, if nobody else is faster. Changes nothing; raises what ADD does."""
+    ipam = _ipam(call.config)
+    sets = _sets(call)
+    wanted = _wanted(sets, _requested(call))
+    dns = read_resolv_conf(ipam.resolv_conf) if ipam.resolv_conf else DNS()
+    peek = _store(ipam.data_dir, call).peek()
+    before = _supersede(peek, Owner(call.container_id, call.ifname), sets)
+    return _result(ipam, _pick_all(peek, sets, wanted, before), dns)
 
 
 def delete(call: Call[DelConfig]) -> None:
@@ -214,6 +225,13 @@ class _Picked(NamedTuple):
     set_index: int
 
 
+def _result(ipam: _Ipam, picked: list[_Picked], dns: DNS) -> Result:
+    ips = tuple(
+        IPConfig(cidr(one.address, one.run.subnet.prefixlen), one.run.gateway) for one in picked
+    )
+    return Result(ips=ips, routes=ipam.routes, dns=dns)
+
+
 def _ipam(config: Config) -> _Ipam:
     if config.ipam is None:
         raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key")
@@ -283,7 +301,7 @@ def _sandbox(netns: str) -> Sandbox:
         return Sandbox(netns)
 
 
-def _supersede(allocations: Allocations, owner: Owner, sets: tuple[RangeSet, ...]) -> frozenset[IP]:
+def _supersede(allocations: Looked, owner: Owner, sets: tuple[RangeSet, ...]) -> frozenset[IP]:
     """Free what the owner still holds from a namespace that is gone; refuse if it lives (W-G20).
 
     Returns what was freed: the owner gets it again, so that whatever else was set up for it fits.
@@ -336,7 +354,7 @@ def _wanted(sets: tuple[RangeSet, ...], requested: list[IP]) -> list[IP | None]:
 
 
 def _pick_all(
-    allocations: Allocations,
+    allocations: Looked,
     sets: tuple[RangeSet, ...],
     wanted: list[IP | None],
     before: frozenset[IP],
@@ -354,7 +372,7 @@ def _pick_all(
     return picked
 
 
-def _pick_given(allocations: Allocations, index: int, ranges: RangeSet, address: IP) -> _Picked:
+def _pick_given(allocations: Looked, index: int, ranges: RangeSet, address: IP) -> _Picked:
     run = _run_of(ranges, address)
     if run is None:
         raise ValueError(address)
@@ -366,7 +384,7 @@ def _pick_given(allocations: Allocations, index: int, ranges: RangeSet, address:
     return _Picked(address, run, index)
 
 
-def _pick(allocations: Allocations, index: int, ranges: RangeSet) -> _Picked:
+def _pick(allocations: Looked, index: int, ranges: RangeSet) -> _Picked:
     """The next free address after the last one that was given, round the set."""
     for run, position in _free(allocations, index, ranges):
         address = run.address(position)
@@ -375,7 +393,7 @@ def _pick(allocations: Allocations, index: int, ranges: RangeSet) -> _Picked:
     raise _exhausted(index, ranges)
 
 
-def _free(allocations: Allocations, index: int, ranges: RangeSet) -> Iterator[tuple[Range, int]]:
+def _free(allocations: Looked, index: int, ranges: RangeSet) -> Iterator[tuple[Range, int]]:
     """Free places of a set from the one after the last reserved on, no gateway among them.
 
     When the bits say that the set is full, they are made anew: they may be behind the files.

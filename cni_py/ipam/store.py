@@ -39,6 +39,7 @@ from .index import (
     State,
     is_address,
 )
+from .peek import Peek
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +86,10 @@ class Store:
             raise KernelError(f"write into {self.folder}", errno.EROFS, _NO_ROOM)
         if (disk.f_blocks and not disk.f_bfree) or (disk.f_files and not disk.f_ffree):
             raise KernelError(f"write into {self.folder}", errno.ENOSPC, _NO_ROOM)
+
+    def peek(self) -> Peek:
+        """What there is, for who must change nothing."""
+        return Peek(self.folder, self._index.folder, _boot_id())
 
     @contextmanager
     def locked(self, *, reclaims: bool = True) -> Iterator[Allocations]:

@@ -43,6 +43,20 @@ _SLACK_NS = 1_000_000_000
 T = TypeVar("T")
 
 
+# How many blocks of `only_looking` are entered.
+_only_looked: list[None] = []
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Leave what is damaged where it is while the block runs: it must change nothing."""
+    _only_looked.append(None)
+    try:
+        yield
+    finally:
+        _only_looked.pop()
+
+
 class DamagedError(Exception):
     """What is at a path cannot be what was written there: the text says why."""
 
@@ -225,6 +239,9 @@ def set_aside(path: str, why: str, folder: str = "") -> None:
     `folder` is where to, if not the one beside it. One of that name that was set aside before goes.
     Nothing is raised: where it cannot be moved, that is said too.
     """
+    if _only_looked:
+        report(path, why, "and stays: nothing is changed now")
+        return
     target = os.path.join(folder, os.path.basename(path)) if folder else _aside_of(path)
     folder = os.path.dirname(target)
     try:

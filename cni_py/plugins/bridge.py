@@ -249,7 +249,7 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
     """Everything that has to do with addresses."""
     config, (bridge, port, eth, routed) = call.config, ends
     decided = interface.ipam_add(call)
-    result = _with_gateways(config, plan, l2, decided)
+    result = with_gateways(config, plan, l2, decided)
     with step("addresses"):
         with sides.container.entered():
             interface.prepare(call.ifname, result, detect_duplicates=config.enabledad)
@@ -262,7 +262,7 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
     if plan.gateway:
         with step("gateway"):
             holder = _gateway_holder(sides.host, bridge, config)
-            gateways = _gateways(result)
+            gateways = gateways_of(result)
             bridge_device.ensure_gateways(sides.host, holder, gateways, force=config.force_address)
         if holder.name != bridge.name:
             added = Interface(holder.name, holder.mac)
@@ -278,13 +278,13 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
                 call.attachment, paired.addresses_of(result, _CONTAINER), plan.backend
             )
     if plan.gateway:
-        paired.enable_forwarding({one.version for one in _gateways(result)})
+        paired.enable_forwarding({one.version for one in gateways_of(result)})
     with step("announce"):
         interface.announce(sides.inside, eth)
     return result
 
 
-def _with_gateways(config: Config, plan: Plan, l2: Result, decided: Result) -> Result:
+def with_gateways(config: Config, plan: Plan, l2: Result, decided: Result) -> Result:
     """IPAM's result with the container's interface, the gateways, and the default routes."""
     ips = []
     routes = list(decided.routes)
@@ -312,7 +312,7 @@ def _gateway_holder(host: Netlink, bridge: Link, config: Config) -> Link:
     return bridge_device.ensure_vlan_interface(host, bridge, config.vlan, keep_default=keep)
 
 
-def _gateways(result: Result) -> list[Cidr]:
+def gateways_of(result: Result) -> list[Cidr]:
     """The gateways with their subnets' prefixes, IPv4 first, each once."""
     found: dict[Cidr, None] = {}
     for version in (4, 6):
@@ -378,7 +378,7 @@ def _check_gateways(host: Netlink, bridge: Link, config: Config, result: Result)
     if holder is None:
         raise interface.differs(f"interface {name} of the gateway", "present", "missing")
     have = {one.address for one in kernel_addresses.dump(host, holder.ifindex)}
-    for gateway in _gateways(result):
+    for gateway in gateways_of(result):
         if gateway not in have:
             listed = ", ".join(sorted(map(str, have))) or "none"
             raise interface.differs(f"gateway address of {name}", str(gateway), listed)

@@ -208,11 +208,7 @@ def ensure_gateways(host: Netlink, link: Link, gateways: Iterable[Cidr], *, forc
     for gateway in wanted:
         if gateway in have:
             continue
-        for other in have:
-            if other.version != gateway.version or other in wanted:
-                continue
-            if other.version == 6 and not other.network.overlaps(gateway.network):
-                continue
+        for other in in_the_way(gateway, wanted, have):
             if not force:
                 msg = f'"{link.name}" already has an IP address different from {gateway}'
                 details = f"it has {other}; forceAddress replaces it"
@@ -224,6 +220,18 @@ def ensure_gateways(host: Netlink, link: Link, gateways: Iterable[Cidr], *, forc
             link.ifindex, link.name, gateway, flags=flags, tolerate=links.PRESENT
         )
         host.submit(request)
+
+
+def in_the_way(gateway: Cidr, wanted: Iterable[Cidr], have: Iterable[Cidr]) -> list[Cidr]:
+    """The addresses of a link that one of its gateways would replace."""
+    own = set(wanted)
+    return [
+        one
+        for one in have
+        if one.version == gateway.version
+        and one not in own
+        and (one.version == 4 or one.network.overlaps(gateway.network))
+    ]
 
 
 def random_mac() -> str:

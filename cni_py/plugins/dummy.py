@@ -51,7 +51,7 @@ class Config(DelConfig, frozen=True, kw_only=True):
 
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
-    mac = _checked(call)
+    mac = checked(call)
     validate_new_ifname(call.ifname)
     container, inside = call.scope.enter_context(sandbox.opened(call))
     with step("dummy"):
@@ -80,7 +80,7 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
 
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
-    config, mac = call.config, _checked(call)
+    config, mac = call.config, checked(call)
     delegation.ipam_check(call.request, config.ipam.type)
     result, index = interface.listed(call)
     with sandbox.opened(call) as (_, inside):
@@ -96,7 +96,7 @@ def check(call: Call[Config]) -> None:
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
     with unavailable():
-        _checked(call)
+        checked(call)
     delegation.ipam_status(call.request, call.config.ipam.type)
 
 
@@ -106,7 +106,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
         delegation.ipam_gc(call.request, call.config.ipam.type, collection)
 
 
-def _checked(call: Call[Config]) -> str:
+def checked(call: Call[Config]) -> str:
     """Check what types cannot say; returns the hardware address. Raises CniError 7."""
     config = call.config
     if not config.ipam.type:

@@ -68,7 +68,7 @@ class Config(DelConfig, frozen=True, kw_only=True):
 def add(call: Call[Config]) -> Result:
     """Accept the traffic of the container's addresses, and isolate its bridge as configured."""
     result = _previous(call)
-    record = _planned(call, result, _checked(call))
+    record = _planned(call, result, checked(call))
     stale = RECORDS.load(call.attachment)
     if stale is not None:
         _remove(stale)
@@ -114,7 +114,7 @@ def check(call: Call[Config]) -> None:
     result = _previous(call)
     record = RECORDS.load(call.attachment)
     if record is None:
-        record = _planned(call, result, _checked(call))
+        record = _planned(call, result, checked(call))
         # Of the reference plugin's container what it has set is looked for.
         wanted = _addresses(result, call.ifname)
     else:
@@ -135,7 +135,7 @@ def status(call: Call[Config]) -> None:
     Of iptables' rules only a program can tell, which takes longer than all else.
     """
     with unavailable():
-        backend = _checked(call)
+        backend = checked(call)
         if backend == IPTABLES:
             firewall_iptables.require((4,))
     if backend == NFTABLES:
@@ -192,7 +192,7 @@ def _previous(call: Call[Config]) -> Result:
     return call.prev_result
 
 
-def _checked(call: Call[Config]) -> str:
+def checked(call: Call[Config]) -> str:
     """Check what types cannot say; returns the backend, which can be used. Raises CniError."""
     config = call.config
     if config.ingress_policy not in ("", *_POLICIES):

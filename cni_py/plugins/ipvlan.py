@@ -43,7 +43,7 @@ def add(call: Call[Config]) -> Result:
     given = None
     if not config.ipam.type and call.prev_result is not None and call.prev_result.ips:
         given = call.prev_result
-    child = _child(call, addressed=given is not None)
+    child = child_of(call, addressed=given is not None)
     master = config.master or _chained_master(call.prev_result)
     sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, config, master)
@@ -61,7 +61,7 @@ def check(call: Call[Config]) -> None:
     The previous result is this plugin's: what the chain's parent was it does not say.
     """
     config = call.config
-    _child(call)
+    child_of(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
         sides = interface.sides_of(call, stack)
@@ -77,7 +77,7 @@ def status(call: Call[Config]) -> None:
     """
 
     def require(host: Netlink | None) -> None:
-        _child(call)
+        child_of(call)
         if host is not None and call.config.master:
             child_link.find(host, call.config, call.config.master)
 
@@ -89,7 +89,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
     child_link.gc(call, collection)
 
 
-def _child(call: Call[Config], *, addressed: bool = False) -> Child:
+def child_of(call: Call[Config], *, addressed: bool = False) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_IFNAME."""
     config = call.config
     child_link.validate(call, addressed=addressed)

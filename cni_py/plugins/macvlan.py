@@ -47,7 +47,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
 
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
-    child = _child(call)
+    child = child_of(call)
     sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, call.config, call.config.master)
     return child_link.attach(call, sides, parent, child, hints=_HINTS)
@@ -60,7 +60,7 @@ def delete(call: Call[DelConfig]) -> None:
 
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
-    config, child = call.config, _child(call)
+    config, child = call.config, child_of(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
         sides = interface.sides_of(call, stack)
@@ -79,7 +79,7 @@ def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
 
     def require(host: Netlink | None) -> None:
-        _child(call)
+        child_of(call)
         if host is not None:
             child_link.find(host, call.config, call.config.master)
 
@@ -91,7 +91,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
     child_link.gc(call, collection)
 
 
-def _child(call: Call[Config]) -> Child:
+def child_of(call: Call[Config]) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_ARGS."""
     config = call.config
     child_link.validate(call)

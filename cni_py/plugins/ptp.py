@@ -44,7 +44,7 @@ DelConfig = Config
 def add(call: Call[Config]) -> Result:
     """Connect the container, address it, and route between its addresses and the host."""
     attachment, scope = call.attachment, call.scope
-    plan = _plan_of(call)
+    plan = plan_of(call)
     sides = interface.sides_of(call, scope)
     host, inside, container = sides
     with step("veth"):
@@ -81,7 +81,7 @@ def delete(call: Call[Config]) -> None:
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     config = call.config
-    plan = _plan_of(call)
+    plan = plan_of(call)
     delegation.ipam_check(call.request, config.ipam.type)
     result, index = interface.listed(call)
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def status(call: Call[Config]) -> None:
     Code 51 where containers are cut off.
     """
     with unavailable():
-        plan = _plan_of(call)
+        plan = plan_of(call)
     network = call.request.network
     delegation.ipam_status(call.request, call.config.ipam.type)
     # IPv6 is mostly off because nobody has it: to find out who does would take a listing each time.
@@ -134,7 +134,7 @@ def _has_ipv4(network: str) -> bool:
     return any(index in have for index in own)
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What the configuration asks for, checked."""
 
     mac: str
@@ -142,7 +142,7 @@ class _Plan(NamedTuple):
     backend: str
 
 
-def _plan_of(call: Call[Config]) -> _Plan:
+def plan_of(call: Call[Config]) -> Plan:
     """Check what types cannot say. Raises CniError 7, or 4 for the environment."""
     config = call.config
     if call.verb == "ADD":
@@ -153,13 +153,13 @@ def _plan_of(call: Call[Config]) -> _Plan:
     mtu = mtu_key.of(call)
     paired.require_mtu(mtu)
     mac = requested_mac(config.runtime_config, config.args, call.args)
-    return _Plan(mac, mtu, paired.backend_of(config))
+    return Plan(mac, mtu, paired.backend_of(config))
 
 
 # ADD.
 
 
-def _prepare_port(host: Netlink, attachment: Attachment, plan: _Plan) -> Link:
+def _prepare_port(host: Netlink, attachment: Attachment, plan: Plan) -> Link:
     """Label the host's end, and set its parameters while it has no carrier yet.
 
     Router advertisements are not accepted (CVE-2020-10749). Its link-local address is not checked

@@ -35,7 +35,7 @@ class Config(child_link.Config, frozen=True, kw_only=True):
 
 def add(call: Call[Config]) -> Result:
     """Create the interface in the container, and address it."""
-    child = _child(call)
+    child = child_of(call)
     sides = interface.sides_of(call, call.scope)
     parent = child_link.parent_of(sides, call.config, call.config.master)
     _require_up(parent.link)
@@ -50,7 +50,7 @@ def delete(call: Call[DelConfig]) -> None:
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     config = call.config
-    _child(call)
+    child_of(call)
     child_link.check_ipam(call)
     with ExitStack() as stack:
         sides = interface.sides_of(call, stack)
@@ -63,7 +63,7 @@ def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, or what the IPAM plugin says."""
 
     def require(host: Netlink | None) -> None:
-        _child(call)
+        child_of(call)
         if host is not None:
             _require_up(child_link.find(host, call.config, call.config.master))
 
@@ -75,7 +75,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
     child_link.gc(call, collection)
 
 
-def _child(call: Call[Config]) -> Child:
+def child_of(call: Call[Config]) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_IFNAME."""
     config = call.config
     if not config.master:

@@ -55,7 +55,7 @@ class Config(DelConfig, frozen=True, kw_only=True):
 
 def add(call: Call[Config]) -> Result:
     """Put the interface into the VRF with its addresses and routes; returns the previous result."""
-    config = _checked(call)
+    config = checked(call)
     result = interface.previous(call)
     container, inside = call.scope.enter_context(sandbox.opened(call))
     call.scope.enter_context(alone_in(container))
@@ -91,7 +91,7 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
 
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
-    config = _checked(call)
+    config = checked(call)
     result, index = interface.listed(call)
     with sandbox.opened(call) as (_, inside):
         device = _existing(inside, config)
@@ -119,7 +119,7 @@ def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed."""
     unsupported = "the kernel lacks VRFs (CONFIG_NET_VRF), or the module vrf is not installed"
     with unavailable(unsupported):
-        _checked(call)
+        checked(call)
         with Netlink() as host:
             vrf.require_support(host)
 
@@ -131,7 +131,7 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 # ADD.
 
 
-def _checked(call: Call[Config]) -> Config:
+def checked(call: Call[Config]) -> Config:
     """Check what types cannot say. Raises CniError 7."""
     config = call.config
     if not config.vrfname:

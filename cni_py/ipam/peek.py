@@ -1,0 +1,113 @@
+"""host-local's allocations as they are, for who must change nothing: no lock, no index made.
+
+It answers what `store.Allocations` answers. What others allocate meanwhile is not seen.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cni_py.kernel import state_files
+from cni_py.spec.addresses import IP, strip_prefix
+
+from .index import Entry, Owner, Sandbox, State, is_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .ranges import Range
+
+
+class Peek:
+    """One network's allocations; `boot` is this boot's id."""
+
+    def __init__(self, folder: str, index: str, boot: str) -> None:
+        self._folder = folder
+        self._owners = os.path.join(index, "owners")
+        self._times: dict[str, int] = {}
+        try:
+            with os.scandir(folder) as items:
+                self._times = {
+                    one.name: one.stat(follow_symlinks=False).st_mtime_ns
+                    for one in items
+                    if is_address(one.name)
+                }
+            changed = os.stat(folder).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            changed = 0
+        state = _read(os.path.join(index, "state"), State) or State()
+        self._is_known = (state.mtime, state.boot) == (changed, boot)
+        if state.boot != boot:
+            # ADD frees what is of an earlier boot first.
+            self._times = {
+                name: time
+                for name, time in self._times.items()
+                if not state_files.is_of_earlier_boot(time)
+            }
+
+    def entry(self, owner: Owner) -> Entry | None:
+        """What `owner` holds."""
+        entry = _read(os.path.join(self._owners, owner.key), Entry)
+        if entry is not None or self._is_known:
+            return entry
+        held = [name for name in self._times if self._owner(name) == owner]
+        files = dict.fromkeys(held, (0, 0))
+        return Entry(*owner, "", Sandbox(), files) if held else None
+
+    def holder(self, address: IP) -> Owner | None:
+        """Whom the address's file names."""
+        return self._owner(str(address))
+
+    def last_reserved(self, set_index: int) -> IP | None:
+        """The address that was last given out of a range set; None if unknown."""
+        data = _content(os.path.join(self._folder, f"last_reserved_ip.{set_index}"))
+        try:
+            return strip_prefix(data.decode())
+        except ValueError:
+            return None
+
+    def free_positions(self, run: Range, start: int, end: int) -> Iterator[int]:
+        """Positions of `run` in [start, end) that nobody holds, in order."""
+        for position in range(start, end):
+            if str(run.address(position)) not in self._times:
+                yield position
+
+    def recount(self, run: Range) -> None:
+        """Nothing is behind the files here."""
+
+    def claim(self, run: Range, address: IP) -> bool:  # noqa: ARG002 - as Allocations has it
+        """Whether nobody holds it; the next claim sees it taken."""
+        if str(address) in self._times:
+            return False
+        self._times[str(address)] = 0
+        return True
+
+    def release(self, owner: Owner) -> list[IP]:
+        """See what `owner` holds as free."""
+        entry = self.entry(owner)
+        names = [] if entry is None else [one for one in entry.addresses if one in self._times]
+        for name in names:
+            del self._times[name]
+        return [strip_prefix(one) for one in names]
+
+    def _owner(self, name: str) -> Owner | None:
+        text = _content(os.path.join(self._folder, name)).decode(errors="replace")
+        container_id, _, ifname = text.strip().partition("\r\n")
+        return Owner(container_id, ifname) if container_id else None
+
+
+def _content(path: str) -> bytes:
+    try:
+        return state_files.content(path)
+    except (OSError, state_files.DamagedError):
+        return b""
+
+
+def _read(path: str, kind: type[state_files.T]) -> state_files.T | None:
+    try:
+        return msgspec.json.decode(_content(path), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
