@@ -140,8 +140,9 @@ def _of_none(runtime: Runtime, network: Network, parameters: Parameters) -> list
         found.append(str(error))
     if not os.path.exists(parameters.netns):
         found.append(f"there is no network namespace at {parameters.netns}")
-    for path in own_folders.STATE:
+    kept = (runtime.cache_folder, os.path.join(runtime.cache_folder, "results"))
+    for path in (*own_folders.STATE, *kept):
         problem = own_folders.not_own(path)
         if problem:
-            found.append(f"{path} {problem}: no plugin of cni-py works with it")
+            found.append(f"{path} {problem}: cni-py does not work with it")
     return found

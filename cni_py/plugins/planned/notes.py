@@ -115,13 +115,18 @@ def _planned(name: str, call: Call[Any]) -> Result:
 
 
 def routes(result: Result, where: str, notes: Notes) -> None:
-    """The routes that the result has for the container."""
+    """The routes that the result has for the container; the kernel takes none twice."""
+    seen = set()
     for one in result.routes:
         gateway = one.gw or next(
             (ip.gateway for ip in result.ips if ip.address.version == one.dst.version), None
         )
         via = "" if gateway is None else f" via {gateway}"
         notes.step("route", f"{one.dst}{via} in {where}")
+        key = (one.dst.network, gateway, one.table or 0, one.priority)
+        if key in seen:
+            notes.conflict(f"route {one.dst}{via} is there twice: the kernel refuses the second")
+        seen.add(key)
 
 
 def forwarding(versions: Iterable[int], notes: Notes) -> None:
