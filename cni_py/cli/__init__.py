@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",
+    "show": "show:show",
     "status": "attaching:status",
 }
 

@@ -253,8 +253,14 @@ def _store(data_dir: str, call: Call[Config] | Call[DelConfig]) -> Store:
 
 
 def _sets(call: Call[Config]) -> tuple[RangeSet, ...]:
-    """The range sets in the reference's order: of the runtime, of the older form, of `ranges`."""
-    config = call.config
+    return sets_of(call.config, call.request.cni_version)
+
+
+def sets_of(config: Config, cni_version: str) -> tuple[RangeSet, ...]:
+    """The range sets in the reference's order: of the runtime, of the older form, of `ranges`.
+
+    Raises CniError 7.
+    """
     ipam = _ipam(config)
     configured: list[tuple[tuple[RangeConfig, ...], str]] = [
         (ranges, f"runtimeConfig.ipRanges[{index}]")
@@ -269,7 +275,7 @@ def _sets(call: Call[Config]) -> tuple[RangeSet, ...]:
         )
         configured.append(((older,), "ipam"))
     configured += [(ranges, f"ipam.ranges[{index}]") for index, ranges in enumerate(ipam.ranges)]
-    return range_sets(configured, call.request.cni_version)
+    return range_sets(configured, cni_version)
 
 
 def _requested(call: Call[Config]) -> list[IP]:

@@ -195,10 +195,10 @@ class Index:
     def clear_bits(self, address: IP) -> None:
         """Mark an address as free in every range that it is in, whatever is configured now."""
         for name in os.listdir(self._used):
-            match = _USED_NAME.fullmatch(name)
-            if match is None or int(match[3]) != address.version:
+            run = range_of_used(name)
+            if run is None or run[2] != address.version:
                 continue
-            first, last = int(match[1], 16), int(match[2], 16)
+            first, last, _ = run
             if first <= int(address) <= last:
                 path = os.path.join(self._used, name)
                 used = UsedMap(path, last - first + 1, self.damaged)
@@ -236,6 +236,12 @@ class Index:
             return
         except IsADirectoryError as error:
             self.set_aside(path, str(error.strerror))
+
+
+def range_of_used(name: str) -> tuple[int, int, int] | None:
+    """The first and last address, as integers, and the IP version of a file in `used/`."""
+    match = _USED_NAME.fullmatch(name)
+    return None if match is None else (int(match[1], 16), int(match[2], 16), int(match[3]))
 
 
 def is_address(name: str) -> bool:

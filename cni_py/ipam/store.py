@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 
-_INDEX_DIR = ".cni-py"
+INDEX_DIR = ".cni-py"
 _LOCK = "lock"
-_LAST_RESERVED = "last_reserved_ip."
+LAST_RESERVED = "last_reserved_ip."
 _BOOT_ID = "kernel/random/boot_id"
 # That of an entry whose file is older than this boot.
 _EARLIER = ""
@@ -65,7 +65,7 @@ class Store:
 
     def __init__(self, data_dir: str, network: str) -> None:
         self.folder = os.path.join(data_dir, network)
-        self._index = Index(os.path.join(data_dir, _INDEX_DIR, network))
+        self._index = Index(os.path.join(data_dir, INDEX_DIR, network))
 
     @property
     def exists(self) -> bool:
@@ -188,7 +188,7 @@ class Allocations:
     def holder(self, address: IP) -> Owner | None:
         """Whom the address's file names; one that is damaged is put right before."""
         name = str(address)
-        owner = _owner_in(self._read(name))
+        owner = owner_in(self._read(name))
         if owner is None and (entry := self._living_holder(name)) is not None:
             self._put_right(entry, name)
             return entry.owner
@@ -197,7 +197,7 @@ class Allocations:
     def last_reserved(self, set_index: int) -> IP | None:
         """The address that was last given out of a range set; None if unknown (5.1.3)."""
         try:
-            return ip_address(self._read(f"{_LAST_RESERVED}{set_index}").decode())
+            return ip_address(self._read(f"{LAST_RESERVED}{set_index}").decode())
         except ValueError:
             return None
 
@@ -257,7 +257,7 @@ class Allocations:
     def record(self, last: dict[int, IP]) -> None:
         """Enter the last claimed address of each range set."""
         for set_index, address in last.items():
-            path = os.path.join(self._folder, f"{_LAST_RESERVED}{set_index}")
+            path = os.path.join(self._folder, f"{LAST_RESERVED}{set_index}")
             state_files.write(path, str(address).encode(), self._index.damaged)
 
     def give_back(self, owner: Owner) -> None:
@@ -314,12 +314,12 @@ class Allocations:
             return
 
     def _holds(self, owner: Owner, name: str) -> bool:
-        return _owner_in(self._read(name)) == owner
+        return owner_in(self._read(name)) == owner
 
     def _held(self, owner: Owner, name: str, signature: Signature) -> bool:
         """Whether the address is the owner's, also where its file was cut off since."""
         data = self._read(name)
-        if _owner_in(data) == owner:
+        if owner_in(data) == owner:
             return True
         try:
             inode = os.lstat(os.path.join(self._folder, name)).st_ino
@@ -384,7 +384,7 @@ class Allocations:
     ) -> tuple[Owner | None, Signature]:
         """Whose a file is, `holder` being the one that the index knows; and its signature then."""
         data = self._read(name)
-        owner = _owner_in(data)
+        owner = owner_in(data)
         if holder is None or owner == holder:
             return owner, signature
         entry = known[holder]
@@ -474,7 +474,7 @@ def _signature(status: os.stat_result) -> Signature:
     return status.st_ino, status.st_mtime_ns
 
 
-def _owner_in(content: bytes) -> Owner | None:
+def owner_in(content: bytes) -> Owner | None:
     """The owner that an address's file names, None if nobody; old ones have the id alone."""
     container_id, _, ifname = content.decode(errors="replace").strip().partition("\r\n")
     return Owner(container_id, ifname) if is_container_id(container_id) else None
@@ -482,7 +482,7 @@ def _owner_in(content: bytes) -> Owner | None:
 
 def _is_cut_off(data: bytes, owner: Owner) -> bool:
     """Whether an address's file can be what is left of the owner's."""
-    return _owner_in(data) is None or owner.content.startswith(data.rstrip())
+    return owner_in(data) is None or owner.content.startswith(data.rstrip())
 
 
 def _boot_id() -> str:

@@ -39,7 +39,8 @@ _IFNAME_BYTES = 16
 # linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_TXQLEN, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS = 10, 13, 16, 18, 20
-_IFLA_GROUP, _IFLA_PROMISCUITY, _IFLA_LINK_NETNSID, _IFLA_ALT_IFNAME = 27, 30, 37, 53
+_IFLA_STATS64, _IFLA_GROUP, _IFLA_PROMISCUITY = 23, 27, 30
+_IFLA_LINK_NETNSID, _IFLA_ALT_IFNAME = 37, 53
 _IFLA_NET_NS_FD, _IFLA_PERM_ADDRESS, _IFLA_PARENT_DEV_NAME, _IFLA_PARENT_BUS_NAME = 28, 54, 56, 57
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
@@ -47,9 +48,23 @@ _NO_NETNSID = b"\xff\xff\xff\xff"
 _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 _NLMSG_BYTES = 16
 _INFO = struct.Struct("=BxHiII")
+_STATISTICS = struct.Struct("=8Q")
 
 GONE = frozenset({errno.ENODEV})
 PRESENT = frozenset({errno.EEXIST})
+
+
+class Counters(NamedTuple):
+    """Bytes and packets that a link has received and sent (linux/if_link.h, rtnl_link_stats64)."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
 
 
 class Link(NamedTuple):
@@ -58,7 +73,8 @@ class Link(NamedTuple):
     `group` marks a link that its maker has not finished: it can be set as the link is created, an
     alias cannot. `parent` is the hardware behind it, as `pci/0000:00:03.0`; Linux before 5.14 does
     not tell. `data` has the attributes of the link's kind. `promiscuous` and `all_multicast` are
-    what was asked for by flag; `promiscuity` also counts what others need.
+    what was asked for by flag; `promiscuity` also counts what others need. `statistics` is the
+    kernel's struct of counters.
     """
 
     ifindex: int
@@ -83,6 +99,19 @@ class Link(NamedTuple):
     promiscuous: bool
     all_multicast: bool
     queue_length: int
+    statistics: bytes = b""
+
+    @property
+    def counters(self) -> Counters:
+        """What has gone through the link; zeros where the kernel does not tell."""
+        if len(self.statistics) < _STATISTICS.size:
+            return Counters()
+        rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped = (
+            _STATISTICS.unpack_from(self.statistics)
+        )
+        return Counters(
+            rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped
+        )
 
     def number(self, attribute: int) -> int | None:
         """A number among the attributes of the link's kind, None if it has no such."""
@@ -354,14 +383,19 @@ def wait_until_up(netlink: Netlink, name: str, deadline: float) -> Link:
 
 def bridge_vlans(netlink: Netlink, index: int) -> tuple[tuple[int, int], ...]:
     """The (vid, flags) on one bridge port."""
+    return bridge_vlans_by_port(netlink).get(index, ())
+
+
+def bridge_vlans_by_port(netlink: Netlink) -> dict[int, tuple[tuple[int, int], ...]]:
+    """The (vid, flags) on each bridge port and each bridge itself, by index. Raises KernelError."""
     message = _message(family=AF_BRIDGE, attributes=[("IFLA_EXT_MASK", _EXT_MASK_BRIDGE_VLANS)])
+    found = {}
     for body in netlink.dump(Request("list bridge VLANs", RTM_GETLINK, message)):
         port = decode("ifinfmsg", body)
-        if port["index"] == index:
-            spec = port.get_attr("IFLA_AF_SPEC")
-            infos = [] if spec is None else spec.get_attrs("IFLA_BRIDGE_VLAN_INFO")
-            return tuple((one["vid"], one["flags"]) for one in infos)
-    return ()
+        spec = port.get_attr("IFLA_AF_SPEC")
+        infos = [] if spec is None else spec.get_attrs("IFLA_BRIDGE_VLAN_INFO")
+        found[port["index"]] = tuple((one["vid"], one["flags"]) for one in infos)
+    return found
 
 
 BRIDGE_VLAN_PVID = 0x2
@@ -457,6 +491,7 @@ def _link(body: bytes) -> Link:
         promiscuous=bool(flags & IFF_PROMISC),
         all_multicast=bool(flags & IFF_ALLMULTI),
         queue_length=_number(have.get(_IFLA_TXQLEN)),
+        statistics=have.get(_IFLA_STATS64, b""),
     )
 
 

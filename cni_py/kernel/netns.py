@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,6 +110,20 @@ def provided(path: str, fd: int) -> Iterator[None]:
 def forget_provided() -> None:
     """Take all of that back."""
     _provided.clear()
+
+
+def of_processes() -> dict[Identity, list[int]]:
+    """The namespaces that processes are in, each with their numbers in order.
+
+    Those that cannot be looked at are left out.
+    """
+    found: dict[Identity, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError):
+                status = os.stat(f"/proc/{name}/ns/net")
+                found.setdefault(Identity(status.st_dev, status.st_ino), []).append(int(name))
+    return {identity: sorted(pids) for identity, pids in found.items()}
 
 
 def enter_for_good(fd: int) -> None:

@@ -207,6 +207,16 @@ def get(netlink: Netlink, link: tuple[int, str], parent: int) -> Qdisc | None:
     return None if found is None else _qdisc(found)
 
 
+def dump(netlink: Netlink) -> dict[int, list[Qdisc]]:
+    """Every link's qdiscs by its index. Raises KernelError."""
+    found: dict[int, list[Qdisc]] = {}
+    message = _TCMSG.pack(0, 0, 0, 0, 0)
+    for body in netlink.dump(Request("list the qdiscs", RTM_GETQDISC, message)):
+        index = _TCMSG.unpack_from(body, _NLMSG_BYTES)[1]
+        found.setdefault(index, []).append(_qdisc(body))
+    return found
+
+
 def get_class(netlink: Netlink, link: tuple[int, str], own: int) -> Qdisc | None:
     """A class; None if there is none. Raises KernelError."""
     message = _TCMSG.pack(0, link[0], own, 0, 0)

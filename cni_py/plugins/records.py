@@ -173,6 +173,28 @@ class Records(Generic[R]):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
+    def seen(self) -> tuple[list[R], list[str]]:
+        """The records of this boot, and the paths of what cannot be read: nothing is changed.
+
+        Raises KernelError where the folder cannot be listed.
+        """
+        records, damaged = [], []
+        for path in self._paths():
+            if not path.endswith(_SUFFIX):
+                continue
+            try:
+                record = msgspec.json.decode(state_files.content(path), type=self._kind)
+            except FileNotFoundError:
+                continue
+            except (OSError, state_files.DamagedError, msgspec.DecodeError, UnicodeDecodeError):
+                damaged.append(path)
+                continue
+            if self._path(record.attachment.key) != path:
+                damaged.append(path)
+            elif record.boot == boot_id():
+                records.append(record)
+        return records, damaged
+
     def taken(self, collection: Collection, what: str, evidence: Callable[[R], str]) -> list[R]:
         """The records of the attachments that the collection takes; `what` they stand for.
 

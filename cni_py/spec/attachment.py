@@ -17,6 +17,11 @@ _IFNAME_BYTES = 15
 
 _KEY = re.compile(f"[0-9a-f]{{{_KEY_DIGITS}}}-[0-9a-f]{{{_KEY_DIGITS}}}")
 
+_LABEL = re.compile(
+    rf"(?P<key>{_KEY.pattern}), (?:[^,]*, )??net: (?P<network>.*?), if: (?P<ifname>.*?), "
+    r"id: (?P<id>[^, ]*)"
+)
+
 
 def is_key(text: str) -> bool:
     """Whether it can be an attachment's key."""
@@ -26,6 +31,12 @@ def is_key(text: str) -> bool:
 def network_key(network: str) -> str:
     """A network's short hash: the first 16 hex digits of SHA-512 (reference recipe H-05)."""
     return sha512(network.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def key_in(label: str) -> str:
+    """The key that a label begins with, `""` without one."""
+    key = label.partition(",")[0]
+    return key if is_key(key) else ""
 
 
 class Attachment(NamedTuple):
@@ -56,6 +67,18 @@ class Attachment(NamedTuple):
         network, container, ifname = (part.replace('"', "") for part in self)
         text = f"{self.key}, {note}net: {network}, if: {ifname}, id: {container}"
         return _bytes(text)[:limit].decode(errors="ignore")
+
+
+def read_label(label: str) -> Attachment | None:
+    """The attachment that a `label` spells out.
+
+    None for anything else, and for one that was cut off: its key does not fit then.
+    """
+    found = _LABEL.fullmatch(label)
+    if found is None:
+        return None
+    attachment = Attachment(found["network"], found["id"], found["ifname"])
+    return attachment if attachment.key == found["key"] else None
 
 
 def _bytes(text: str) -> bytes:

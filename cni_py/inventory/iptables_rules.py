@@ -1,0 +1,125 @@
+"""Containers' rules in iptables: our backend writes what the reference does (plugins.md 6.1.3).
+
+So a rule's maker is told by our records alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from cni_py.kernel import iptables
+from cni_py.spec.errors import CniError
+
+from .model import REFERENCE, Allowed, Masquerade, Problem, Published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+BACKEND = "iptables"
+_LEGACY = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+_FAMILY = {4: "ip", 6: "ip6"}
+_DNAT, _CHAIN = "CNI-HOSTPORT-DNAT", "CNI-DN-"
+_FORWARD = "CNI-FORWARD"
+_PORT_OWNER = re.compile(r'dnat name: "(?P<network>[^"]*)" id: "(?P<id>[^"]*)"')
+_OWNER = re.compile(r'name: "(?P<network>[^"]*)" id: "(?P<id>[^"]*)"')
+_TO = re.compile(r"\[?(?P<address>[0-9a-f.:]+?)\]?:(?P<port>\d+)")
+
+
+class IptablesRules(NamedTuple):
+    """What there is of both IP versions."""
+
+    ports: tuple[Published, ...] = ()
+    masquerades: tuple[Masquerade, ...] = ()
+    allowed: tuple[Allowed, ...] = ()
+
+
+def iptables_rules(nft_tables: frozenset[str], problems: list[Problem]) -> IptablesRules:
+    """The rules, from tables that are there: to list others would make them."""
+    ports: list[Published] = []
+    masquerades: list[Masquerade] = []
+    allowed: list[Allowed] = []
+    for version in (4, 6):
+        present = _present(version, nft_tables)
+        try:
+            if "nat" in present:
+                rules = [_options(one) for one in iptables.listing(version, "nat")]
+                ports += _ports(rules, version)
+                masquerades += _masquerades(rules)
+            if "filter" in present:
+                rules = [_options(one) for one in iptables.listing(version, "filter")]
+                allowed += _allowed(rules)
+        except CniError as error:
+            problems.append(Problem(subject=BACKEND, text=str(error)))
+    return IptablesRules(tuple(ports), tuple(masquerades), tuple(allowed))
+
+
+def _present(version: int, nft_tables: frozenset[str]) -> frozenset[str]:
+    """The tables of iptables that exist; none where its executables do not."""
+    if not iptables.available(version):
+        return frozenset()
+    found = {one for one in ("nat", "filter") if f"{_FAMILY[version]} {one}" in nft_tables}
+    try:
+        with open(_LEGACY[version]) as file:
+            found.update(file.read().split())
+    except OSError:
+        pass
+    return frozenset(found)
+
+
+def _options(line: str) -> dict[str, str]:
+    """A rule's options with their last values; what is no rule gives none."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return {}
+    if words[:1] != ["-A"]:
+        return {}
+    return dict(pairwise(words))
+
+
+def _ports(rules: Iterable[dict[str, str]], version: int) -> Iterator[Published]:
+    rules = list(rules)
+    owners: dict[str, re.Match[str]] = {}
+    for one in rules:
+        found = _PORT_OWNER.search(one.get("--comment", ""))
+        if one.get("-A") == _DNAT and found is not None:
+            owners[one.get("-j", "")] = found
+    for one in rules:
+        to = _TO.fullmatch(one.get("--to-destination", ""))
+        if one.get("-j") != "DNAT" or to is None or not one["-A"].startswith(_CHAIN):
+            continue
+        owner = owners.get(one["-A"])
+        yield Published(
+            version=version,
+            protocol=one.get("-p", ""),
+            host_ip=one.get("-d", "").partition("/")[0],
+            host_port=int(one.get("--dport", "0")),
+            address=to["address"],
+            container_port=int(to["port"]),
+            backend=BACKEND,
+            maker=REFERENCE,
+            container_id="" if owner is None else owner["id"],
+            network="" if owner is None else owner["network"],
+        )
+
+
+def _masquerades(rules: Iterable[dict[str, str]]) -> Iterator[Masquerade]:
+    for one in rules:
+        found = _OWNER.fullmatch(one.get("--comment", ""))
+        if one.get("-A") == "POSTROUTING" and "-s" in one and found is not None:
+            yield Masquerade(
+                address=one["-s"].partition("/")[0],
+                backend=BACKEND,
+                maker=REFERENCE,
+                container_id=found["id"],
+                network=found["network"],
+            )
+
+
+def _allowed(rules: Iterable[dict[str, str]]) -> Iterator[Allowed]:
+    for one in rules:
+        if one.get("-A") == _FORWARD and one.get("-j") == "ACCEPT" and "-d" in one:
+            yield Allowed(address=one["-d"].partition("/")[0], backend=BACKEND)
