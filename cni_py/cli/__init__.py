@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "firewall": "firewall:firewall",
     "gc": "gc:gc",
+    "graph": "graph:graph",
     "install": "installing:install",
     "metrics": "serving:metrics",
     "plan": "plan:plan",

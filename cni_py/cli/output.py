@@ -28,6 +28,16 @@ def console(**options: Any) -> Console:
     return Console(highlight=False, soft_wrap=not os.isatty(1), **options)
 
 
+def printable(text: str) -> str:
+    """A text of others as it can be shown on a terminal: control characters are written out."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same, with its lines kept."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def need_root(what: str) -> None:
     """Raise Failed unless this is root: `what` says what needs it."""
     if os.geteuid() != 0:

@@ -2,18 +2,107 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
-from .output import json_option, need_root, print_json
+from .output import console, json_option, need_root, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from cni_py.inventory.model import Inventory
+
+_SECTIONS = (
+    "networks",
+    "bridges",
+    "containers",
+    "addresses",
+    "ports",
+    "rules",
+    "rates",
+    "dns",
+    "problems",
+)
+# The others are a page each on a busy host.
+_USUAL = ("networks", "bridges", "containers", "addresses", "ports", "problems")
+# Wide enough for every row: what is piped is a line each.
+_PIPED_COLUMNS = 4000
 
 
 @click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Of this one alone.")
+@click.option(
+    "--section",
+    "wanted",
+    multiple=True,
+    type=click.Choice(_SECTIONS),
+    help="Only these tables; may be given again.",
+)
+@click.option("--full", is_flag=True, help="Ids in full, and every section.")
 @json_option
-def show(as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
-    """Show what cni-py and CNI made on this host."""
+def show(
+    names: Sequence[str],
+    networks: Sequence[str],
+    wanted: Sequence[str],
+    full: bool,  # noqa: FBT001 - click passes options by name
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Show what cni-py and CNI made on this host.
+
+    NAME is a container's id or its beginning, a network or a bridge; without one everything is
+    listed. A container is shown in depth.
+
+    Exit status 1: something does not fit, such as a container that is gone and has addresses still.
+    """
     from cni_py.inventory.reading import read
 
-    need_root("reading containers' namespaces")
-    inventory = read()
+    from .naming import narrowed, of_containers, require_networks
+
+    need_root("looking into containers' namespaces")
+    found = read()
+    if networks:
+        found = found.of_networks(require_networks(found, networks))
+    found, containers = narrowed(found, names)
     if as_json:
-        print_json(inventory)
+        found = of_containers(found, containers) if containers else found
+        print_json(found)
+    else:
+        out = console() if os.isatty(1) else console(width=_PIPED_COLUMNS)
+        if containers:
+            found = _print_containers(out, found, containers)
+        if not containers or len(containers) < len(names):
+            _print_sections(out, found, wanted or (_SECTIONS if full else _USUAL), full=full)
+    sys.exit(1 if found.problems else 0)
+
+
+def _print_containers(out: Console, found: Inventory, containers: Sequence[str]) -> Inventory:
+    from .in_depth import print_container
+    from .naming import of_containers
+
+    for one in containers:
+        print_container(out, found, one)
+    return of_containers(found, containers)
+
+
+def _print_sections(out: Console, found: Inventory, wanted: Sequence[str], *, full: bool) -> None:
+    from rich.text import Text
+
+    from .columns import print_section
+    from .overview import headline, print_problems, sections
+
+    out.print(Text(", ").join(Text(text, style=style) for text, style in headline(found)))
+    out.print()
+    tables = sections(found, shorten=not full)
+    for name in wanted:
+        if name == "problems":
+            print_problems(out, found.problems, all_of_them=len(wanted) == 1 or full)
+            continue
+        section = tables[name]()
+        if section.rows:
+            print_section(out, section)

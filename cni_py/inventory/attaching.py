@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
+from cni_py.kernel import routes
 from cni_py.plugins import ifb
 from cni_py.spec.attachment import Attachment, key_in, read_label
 from cni_py.spec.results import DNS, Result
 
 from .known import Known
-from .model import CNI_PY, REFERENCE, Attached, Interface, Namespace, State
+from .model import CNI_PY, REFERENCE, Attached, Interface, Namespace, Route, State
 from .namespaces import interface
 from .pools import with_prefix
 from .rates import rates
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
     from cni_py.kernel.tc import Qdisc
+    from cni_py.spec import results
 
     from .model import Vlan
     from .namespaces import Inside, Namespaces
@@ -194,6 +196,8 @@ def _attached(host: Host, namespaces: Namespaces, its: Known, place: Place, runs
         inside=inside,
         addresses=expected if inside is None else inside.addresses,
         expected=expected,
+        expected_routes=tuple(map(_expected_route, result.routes)),
+        expected_mac=_mac(result, its.attachment.ifname),
         gateways=tuple(dict.fromkeys(str(one.gateway) for one in result.ips if one.gateway)),
         routes=tuple(one for one in live if one.dev in names),
         dns=result.dns or DNS(),
@@ -210,6 +214,21 @@ def _own_ips(result: Result, ifname: str) -> Iterator[Any]:
         is_known = index is not None and 0 <= index < len(result.interfaces)
         if not is_known or result.interfaces[index or 0].name == ifname:
             yield one
+
+
+def _mac(result: Result, ifname: str) -> str:
+    own = (one.mac for one in result.interfaces if one.sandbox and one.name == ifname)
+    return next(own, "")
+
+
+def _expected_route(one: results.Route) -> Route:
+    return Route(
+        destination=str(one.dst.network),
+        gateway="" if one.gw is None else str(one.gw),
+        table=routes.MAIN_TABLE if one.table is None else one.table,
+        metric=one.priority,
+        mtu=one.mtu,
+    )
 
 
 def _chain(its: Known) -> tuple[str, ...]:

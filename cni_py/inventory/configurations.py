@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -168,11 +169,20 @@ def cached(problems: list[Problem], folder: str = RESULTS) -> Iterator[Cached]:
             yield _cached(one, path, since, problems)
 
 
+@lru_cache(maxsize=64)
+def _configuration_in(config: str) -> Configured:
+    """What a cache's key `config` has; the same for all containers of a network.
+
+    Raises ValueError.
+    """
+    return _configuration(b64decode(config), "")
+
+
 def _cached(one: _Cache, path: str, since: float, problems: list[Problem]) -> Cached:
     attachment = Attachment(one.network_name, one.container_id, one.if_name)
     configured = None
     try:
-        configured = _configuration(b64decode(one.config), "") if one.config else None
+        configured = _configuration_in(one.config) if one.config else None
     except ValueError as error:
         problems.append(Problem(subject=path, text=f"its configuration cannot be read: {error}"))
     result = Result()

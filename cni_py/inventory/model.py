@@ -6,6 +6,7 @@ a second. Of these structs the JSON of `cni-py show --json` is made: a key that 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Literal
 
 import msgspec
@@ -28,10 +29,14 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(_Value, frozen=True):
-    """Something that does not fit: `subject` is what it is about, `text` says it to a person."""
+    """Something that does not fit: `subject` is what it is about, `text` says it to a person.
+
+    `key` is that of the attachment, where it is about one.
+    """
 
     subject: str
     text: str
+    key: str = ""
 
 
 class Counters(_Value, frozen=True):
@@ -134,13 +139,26 @@ class Rate(_Value, frozen=True):
     link: str
 
 
+class Sysctl(_Value, frozen=True):
+    """A kernel parameter that tuning set: its path below /proc/sys, what it set and what there is.
+
+    `live` is None where the container cannot be looked into.
+    """
+
+    key: str
+    wanted: str
+    live: str | None = None
+
+
 class Attached(_Value, frozen=True):
     """One container's place on one network, with all that is known of it.
 
     `maker` is `cni-py` where a label or a record says so, else `reference`. `namespace` is None
     where none is known; `why` says why the state is what it is. `addresses` are those that it has,
-    or without a look inside those that it was given; `expected` are the result's. `evidence` are
-    the places that know of it, `files` those on disk. `since` is 0 where nothing says it.
+    or without a look inside those that it was given. `expected`, `expected_routes` and
+    `expected_mac` are the result's; without libcni's cache the addresses that host-local gave.
+    `routes` are those of the interface. `evidence` are the places that know of it, `files` those on
+    disk. `since` is 0 where nothing says it.
     """
 
     network: str
@@ -155,10 +173,13 @@ class Attached(_Value, frozen=True):
     inside: Interface | None = None
     addresses: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
+    expected_routes: tuple[Route, ...] = ()
+    expected_mac: str = ""
     gateways: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: DNS = DNS()
     rates: tuple[Rate, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
     plugins: tuple[str, ...] = ()
     since: float = 0.0
     evidence: tuple[str, ...] = ()
@@ -206,6 +227,13 @@ class PoolRange(_Value, frozen=True):
     size: int
     given: int
     set: int = 0
+
+    @property
+    def addresses(self) -> int:
+        """The same as `size`, also where that is more than is counted."""
+        if self.size < MOST_COUNTED:
+            return self.size
+        return int(ip_address(self.last)) - int(ip_address(self.first)) + 1
 
 
 class Given(_Value, frozen=True):
@@ -314,30 +342,62 @@ class Inventory(_Value, frozen=True):
     allowed: tuple[Allowed, ...] = ()
     problems: tuple[Problem, ...] = ()
 
-    def of_network(self, names: frozenset[str]) -> Inventory:
+    def of_networks(self, names: frozenset[str]) -> Inventory:
         """The same, of some networks alone."""
         mine = [one for one in self.attachments if one.network in names]
+        only = self._narrowed(mine, names)
+        return msgspec.structs.replace(
+            only,
+            networks=tuple(one for one in self.networks if one.name in names),
+            bridges=tuple(one for one in self.bridges if names.intersection(one.networks)),
+            pools=tuple(one for one in self.pools if one.network in names),
+        )
+
+    def of_container(self, container_id: str) -> Inventory:
+        """The same, of one container alone, with the networks and bridges that it is on."""
+        mine = [one for one in self.attachments if one.container_id == container_id]
+        names = frozenset(one.network for one in mine)
+        bridges = {one.host.master for one in mine if one.host is not None}
+        only = self._narrowed(mine, frozenset())
+        return msgspec.structs.replace(
+            only,
+            networks=tuple(one for one in self.networks if one.name in names),
+            bridges=tuple(one for one in self.bridges if one.interface.name in bridges),
+            pools=tuple(
+                msgspec.structs.replace(
+                    one, given=tuple(it for it in one.given if it.container_id == container_id)
+                )
+                for one in self.pools
+                if one.network in names
+            ),
+        )
+
+    def _narrowed(self, mine: list[Attached], names: frozenset[str]) -> Inventory:
+        """With those attachments alone, and what is theirs or of a network in `names`."""
         keys = {one.key for one in mine}
         ids = {one.container_id for one in mine}
+        parents = {one.inside.parent for one in mine if one.inside is not None}
+        masters = {one.host.master for one in mine if one.host is not None} - {""}
 
         def own(one: Published | Masquerade | Allowed) -> bool:
-            return one.network in names or one.key in keys or (not one.key and _is_of(one, ids))
+            by_id = not one.network and one.container_id in ids
+            return one.key in keys or one.network in names or by_id
+
+        def seen(one: HostLink) -> bool:
+            if one.role == "block":
+                return one.key in keys
+            its = one.interface
+            return one.role == "uplink" or its.name in parents or its.master in masters
 
         return msgspec.structs.replace(
             self,
-            networks=tuple(one for one in self.networks if one.name in names),
-            bridges=tuple(one for one in self.bridges if names.intersection(one.networks)),
             attachments=tuple(mine),
-            links=tuple(one for one in self.links if not one.key or one.key in keys),
-            pools=tuple(one for one in self.pools if one.network in names),
+            links=tuple(filter(seen, self.links)),
             ports=tuple(filter(own, self.ports)),
             masquerades=tuple(filter(own, self.masquerades)),
             allowed=tuple(filter(own, self.allowed)),
+            problems=tuple(one for one in self.problems if one.key in keys or one.subject in names),
         )
-
-
-def _is_of(one: Published | Masquerade | Allowed, ids: set[str]) -> bool:
-    return not one.network and one.container_id in ids
 
 
 def endpoint(address: str, port: int) -> str:

@@ -119,10 +119,10 @@ def _bound() -> Iterator[str]:
         yield from (f"{folder}/{name}" for name in names)
 
 
-def _route(one: routes.KernelRoute, names: Mapping[int, str]) -> Route:
+def _route(one: routes.SeenRoute, names: Mapping[int, str]) -> Route:
     return Route(
-        destination=str(one.destination.network),
-        gateway="" if one.gateway is None else str(one.gateway),
+        destination=one.destination,
+        gateway=one.gateway,
         dev=names.get(one.link, ""),
         table=one.table,
         metric=one.priority,

@@ -13,6 +13,7 @@ from cni_py.spec.attachment import key_in
 
 from . import configurations, pools
 from .attaching import Host, attached
+from .checking import problems_of
 from .known import read_files
 from .model import (
     Allowed,
@@ -27,6 +28,7 @@ from .model import (
 )
 from .namespaces import Namespaces, interface
 from .rules import read_rules
+from .sysctls import with_sysctls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,14 +49,16 @@ def read() -> Inventory:
     problems: list[Problem] = []
     configured = configurations.configured(problems)
     cached = list(configurations.cached(problems))
-    every = [*configured, *(one.configured for one in cached if one.configured is not None)]
+    known = {id(one.configured): one.configured for one in cached if one.configured is not None}
+    every = [*configured, *known.values()]
+    runs = pools.runs_of(every)
     listings = pools.listings(every)
     files = read_files(cached, listings, problems)
     with Netlink() as netlink:
         host = _host(netlink)
         paths = (path for its in files.known.values() for path in its.paths)
         namespaces = Namespaces(netlink, paths)
-        attachments = attached(host, namespaces, files.known, pools.runs_of(every))
+        attachments = attached(host, namespaces, files.known, runs)
         rules = read_rules(files.records, problems)
         rest = tuple(_links(host, attachments))
     chains = {one.network.name: one.network.plugins for one in reversed(configured)}
@@ -62,8 +66,8 @@ def read() -> Inventory:
         one if one.plugins else replace(one, plugins=chains.get(one.network, ()))
         for one in attachments
     )
+    attachments = with_sysctls(attachments, configured, files.known)
     bridges = tuple(_bridges(host, configured, attachments))
-    runs = pools.runs_of(every)
     states: dict[str, dict[tuple[str, str], Attached]] = {}
     for one in attachments:
         states.setdefault(one.network, {})[one.container_id, one.ifname] = one
@@ -78,8 +82,8 @@ def read() -> Inventory:
         if listed.allocations or name in runs
     )
     problems += pools.damage(found)
-    return Inventory(
-        networks=tuple(_networks(configured, attachments, found)),
+    read = Inventory(
+        networks=tuple(_networks(configured, every, attachments, found)),
         bridges=bridges,
         attachments=attachments,
         links=rest,
@@ -87,8 +91,9 @@ def read() -> Inventory:
         ports=_owned(rules.ports, attachments),
         masquerades=_owned(rules.masquerades, attachments),
         allowed=_owned(rules.allowed, attachments),
-        problems=tuple(problems),
     )
+    problems += problems_of(read)
+    return replace(read, problems=tuple(problems))
 
 
 def _host(netlink: Netlink) -> Host:
@@ -114,16 +119,23 @@ def _vlan(one: tuple[int, int]) -> Vlan:
 
 
 def _networks(
-    configured: Sequence[Configured], attachments: Sequence[Attached], found: Sequence[Pool]
+    configured: Sequence[Configured],
+    every: Sequence[Configured],
+    attachments: Sequence[Attached],
+    found: Sequence[Pool],
 ) -> Iterator[Network]:
-    """Those that are configured, then those that are only attached to or allocated from."""
+    """Those that are configured, then those that are only attached to or allocated from.
+
+    Of the latter a cache may tell the configuration that they had.
+    """
     names = {one.network.name for one in configured}
     yield from (one.network for one in configured)
+    known = {one.network.name: one.network for one in every}
     others = {one.network for one in attachments} | {one.network for one in found if one.given}
     for name in sorted(others - names):
-        chain = next((one.plugins for one in attachments if one.network == name), ())
         on = {one.host.master for one in attachments if one.network == name and one.host}
-        yield Network(name=name, plugins=chain, bridge=next(iter(sorted(on - {""})), ""))
+        bridge = next(iter(sorted(on - {""})), "")
+        yield known.get(name) or Network(name=name, bridge=bridge)
 
 
 def _bridges(

@@ -52,12 +52,12 @@ def _flushed(rules: Rules) -> Iterator[Problem]:
     for one in rules.ports:
         if not one.active:
             text = f"port {one}: {_FLUSHED.format('rule')}"
-            yield Problem(subject=one.container_id, text=text)
+            yield Problem(subject=one.container_id, text=text, key=one.key)
     for what, listed in (("masquerading", rules.masquerades), ("firewall", rules.allowed)):
         for rule in listed:
             if not rule.active:
                 text = f"{what} of {rule.address}: {_FLUSHED.format('rule')}"
-                yield Problem(subject=rule.container_id, text=text)
+                yield Problem(subject=rule.container_id, text=text, key=rule.key)
 
 
 def _owner(attachment: Attachment | None, key: str) -> dict[str, Any]:

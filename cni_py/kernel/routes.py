@@ -48,7 +48,7 @@ _FLAG_CLONED = 0x200
 # linux/rtnetlink.h
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 8, 9, 15, 18
-_RTAX_MTU, _RTAX_ADVMSS = 2, 8
+_RTAX_MTU = 2
 _NLMSG_BYTES = 16
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NEXT_HOP = struct.Struct("=HBBi")
@@ -158,38 +158,45 @@ def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
     return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
 
 
-def dump_unicast(netlink: Netlink) -> list[KernelRoute]:
+class SeenRoute(NamedTuple):
+    """A route in texts, for who only looks: `gateway` is `""` for none, `link` an ifindex or 0."""
+
+    destination: str
+    gateway: str
+    priority: int
+    table: int
+    mtu: int
+    link: int
+
+
+def dump_unicast(netlink: Netlink) -> list[SeenRoute]:
     """The routes of all tables but the local one that lead somewhere. Raises KernelError.
 
     Decoded by hand: of a thousand containers, pyroute2's classes would take seconds.
     """
     found = []
-    for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
+    for family in (socket.AF_INET, socket.AF_INET6):
         message = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, _TYPE_UNICAST, 0)
         for body in netlink.dump(Request("list the routes", RTM_GETROUTE, message)):
-            route = _by_hand(body, version)
+            route = _seen(body, family)
             if route is not None:
                 found.append(route)
     return found
 
 
-def _by_hand(body: bytes, version: int) -> KernelRoute | None:
-    _, length, _, _, table, _, scope, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
+def _seen(body: bytes, family: int) -> SeenRoute | None:
+    _, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
     have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
     table = _number(have[_RTA_TABLE]) if _RTA_TABLE in have else table
     if kind != _TYPE_UNICAST or flags & _FLAG_CLONED or table == LOCAL_TABLE:
         return None
-    destination = have.get(_RTA_DST) or bytes(4 if version == 4 else 16)
-    metrics = attributes(have.get(_RTA_METRICS, b""))
-    gateway = have.get(_RTA_GATEWAY)
-    return KernelRoute(
-        destination=ip_interface((destination, length)),
-        gateway=None if gateway is None else ip_address(gateway),
+    destination = have.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    return SeenRoute(
+        destination=f"{socket.inet_ntop(family, destination)}/{length}",
+        gateway=socket.inet_ntop(family, have[_RTA_GATEWAY]) if _RTA_GATEWAY in have else "",
         priority=_number(have.get(_RTA_PRIORITY, b"")),
         table=table,
-        scope=scope,
-        mtu=_number(metrics.get(_RTAX_MTU, b"")),
-        advmss=_number(metrics.get(_RTAX_ADVMSS, b"")),
+        mtu=_number(attributes(have.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b"")),
         link=_number(have.get(_RTA_OIF, b"")),
     )
 

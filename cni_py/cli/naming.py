@@ -1,0 +1,94 @@
+"""Which containers, networks and bridges an argument of the command line names."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from .group import Failed, Unreadable
+from .output import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cni_py.inventory.model import Inventory
+
+_LISTED = 8
+
+
+def container_named(inventory: Inventory, name: str) -> str | None:
+    """The container whose id is the name, or alone begins with it; None for none.
+
+    Raises Unreadable where several begin with it: it lists them.
+    """
+    ids = {one.container_id for one in inventory.attachments}
+    if name in ids:
+        return name
+    alike = sorted(one for one in ids if one.startswith(name))
+    if len(alike) > 1:
+        more = f" and {len(alike) - _LISTED} more" if len(alike) > _LISTED else ""
+        listed = ", ".join(map(printable, alike[:_LISTED]))
+        raise Unreadable(f"{len(alike)} containers begin with {name!r}: {listed}{more}")
+    return alike[0] if alike else None
+
+
+def network_of_bridge(inventory: Inventory, name: str) -> frozenset[str]:
+    """The networks of the bridge of that name; none without such a bridge."""
+    found = (one.networks for one in inventory.bridges if one.interface.name == name)
+    return frozenset(next(found, ()))
+
+
+def require_networks(inventory: Inventory, names: Iterable[str]) -> frozenset[str]:
+    """The names, if all are networks'. Raises Failed."""
+    known = {one.name for one in inventory.networks}
+    for name in names:
+        if name not in known:
+            raise Failed(f"no network is named {name!r}{_hint(name, known)}")
+    return frozenset(names)
+
+
+def narrowed(inventory: Inventory, names: Iterable[str]) -> tuple[Inventory, list[str]]:
+    """The inventory of what the names mean together, and the containers among them.
+
+    A name is a container's id or its beginning, a network or a bridge; an exact one comes first.
+    Raises Failed for one that is nothing, Unreadable for one that is several.
+    """
+    networks: set[str] = set()
+    containers: list[str] = []
+    ids = {one.container_id for one in inventory.attachments}
+    known = {one.name for one in inventory.networks}
+    for name in names:
+        if name in known and name not in ids:
+            networks.add(name)
+        elif name not in ids and network_of_bridge(inventory, name):
+            networks |= network_of_bridge(inventory, name)
+        else:
+            container = container_named(inventory, name)
+            if container is None:
+                bridges = {one.interface.name for one in inventory.bridges}
+                what = f"no container, network or bridge is named {name!r}"
+                raise Failed(what + _hint(name, ids | known | bridges))
+            containers.append(container)
+    return (inventory.of_networks(frozenset(networks)) if networks else inventory), containers
+
+
+def of_containers(found: Inventory, containers: Sequence[str]) -> Inventory:
+    """The containers' parts of the inventory, together."""
+    parts = [found.of_container(one) for one in containers]
+    together = {
+        field: tuple({id(one): one for part in parts for one in getattr(part, field)}.values())
+        for field in found.__struct_fields__
+    }
+    return replace(found, **together)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    listed = sorted(known)
+    alike = get_close_matches(name, listed, n=1, cutoff=0.5)
+    if alike:
+        return f": did you mean {printable(alike[0])}?"
+    if not listed:
+        return ": there is none on this host"
+    return ": cni-py show lists what there is"
