@@ -23,6 +23,7 @@ COMMANDS = {
     "gc": "gc:gc",
     "graph": "graph:graph",
     "install": "installing:install",
+    "ipam": "ipam:ipam",
     "metrics": "serving:metrics",
     "plan": "plan:plan",
     "schema": "schema:schema",

@@ -12,6 +12,10 @@ from .group import Failed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+# Wider than any row: an id has 64 characters.
+_WIDE = 1000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 
@@ -36,6 +40,27 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same, with its lines kept."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def new_table(*headers: str) -> Table:
+    """A table without lines; long cells go on in the next line."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table: a row is one line where no person reads it."""
+    if os.isatty(1):
+        console().print(table)
+        return
+    wide = console(width=_WIDE)
+    with wide.capture() as text:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def need_root(what: str) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .ranges import Range
 
+STATE = "state"
 _KEY_DIGITS = 32
 _USED_NAME = re.compile(r"([0-9a-f]+)-([0-9a-f]+)-([46])")
 
@@ -108,7 +109,7 @@ class Index:
         self.folder = folder
         self._owners = os.path.join(folder, "owners")
         self._used = os.path.join(folder, "used")
-        self._state = os.path.join(folder, "state")
+        self._state = os.path.join(folder, STATE)
         self.damaged = os.path.join(folder, state_files.DAMAGED)
         # What an allocation's file is called before it has its name, where it has to have one.
         self.new_file = os.path.join(folder, "new")

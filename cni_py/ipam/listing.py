@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cni_py.kernel import state_files
+from cni_py.kernel import state_files, sysctl
 from cni_py.spec.addresses import parse_ip
 
-from .index import Entry, Owner, Sandbox, is_address, range_of_used
+from .index import STATE, Entry, Owner, Sandbox, State, is_address, range_of_used
 from .store import INDEX_DIR, LAST_RESERVED, owner_in
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
     from cni_py.spec.addresses import IP
 
+_BOOT_ID = "kernel/random/boot_id"
+
 
 class Allocation(NamedTuple):
     """An address's file: whom it names, None for nobody, and when it was written (epoch seconds).
 
     `sandbox` is what the index says of the owner's namespace; None where it knows no such owner, as
-    of one of the reference plugin's.
+    of one of the reference plugin's. `problem` is what is wrong with the file: then `known` is the
+    entry of whom the index knows to have it.
     """
 
     address: IP
@@ -36,16 +39,23 @@ class Allocation(NamedTuple):
     path: str
     sandbox: Sandbox | None
     boot: str
+    is_of_earlier_boot: bool = False
+    problem: str = ""
+    known: Entry | None = None
 
 
 class Listing(NamedTuple):
-    """A network's folder. `runs` are the (first, last, version) that were given out from."""
+    """A network's folder. `runs` are the (first, last, version) that were given out from.
+
+    `behind` is why the next call makes the index anew, `""` where it need not.
+    """
 
     folder: str
     allocations: tuple[Allocation, ...]
     last_reserved: dict[str, str]
     runs: tuple[tuple[int, int, int], ...]
     damaged: tuple[str, ...]
+    behind: str = ""
 
 
 def networks(data_dir: str) -> list[str]:
@@ -66,8 +76,11 @@ def listing(data_dir: str, network: str) -> Listing | None:
         return None
     damaged: list[str] = []
     entries = dict(_entries(os.path.join(index, "owners"), damaged))
+    behind = "files of it are damaged" if damaged else _why_behind(folder, index)
+    holders = {name: entry for entry in entries.values() for name in entry.addresses}
     allocations = [
-        _allocation(folder, name, entries, damaged) for name in filter(is_address, names)
+        _allocation(folder, name, entries, holders.get(name), damaged)
+        for name in filter(is_address, names)
     ]
     last = {
         name.removeprefix(LAST_RESERVED): _text(os.path.join(folder, name))
@@ -79,7 +92,7 @@ def listing(data_dir: str, network: str) -> Listing | None:
     ordered = sorted(
         filter(None, allocations), key=lambda one: (one.address.version, int(one.address))
     )
-    return Listing(folder, tuple(ordered), last, tuple(runs), tuple(damaged))
+    return Listing(folder, tuple(ordered), last, tuple(runs), tuple(damaged), behind)
 
 
 def _aside(folder: str) -> list[str]:
@@ -88,22 +101,57 @@ def _aside(folder: str) -> list[str]:
 
 
 def _allocation(
-    folder: str, name: str, entries: dict[Owner, Entry], damaged: list[str]
+    folder: str,
+    name: str,
+    entries: dict[Owner, Entry],
+    known: Entry | None,
+    damaged: list[str],
 ) -> Allocation | None:
     path = os.path.join(folder, name)
+    signature, since = (0, 0), 0.0
+    owner, problem = None, "it names nobody"
     try:
-        since = os.lstat(path).st_mtime
+        status = os.lstat(path)
+        signature, since = (status.st_ino, status.st_mtime_ns), status.st_mtime
         owner = owner_in(state_files.content(path))
     except FileNotFoundError:
         return None
-    except (OSError, state_files.DamagedError):
-        since, owner = 0.0, None
+    except OSError as error:
+        problem = str(error.strerror)
+    except state_files.DamagedError as error:
+        problem = str(error)
     if owner is None:
         damaged.append(path)
-    entry = None if owner is None else entries.get(owner)
+    entry = known if owner is None else entries.get(owner)
+    earlier = (
+        entry.boot != _boot_id()
+        if entry is not None and entry.addresses.get(name) == signature
+        else state_files.is_of_earlier_boot(signature[1])
+    )
+    if owner is None:
+        address = parse_ip(name)
+        return Allocation(address, None, since, path, None, "", earlier, problem, known)
     if entry is None or name not in entry.addresses:
-        return Allocation(parse_ip(name), owner, since, path, None, "")
-    return Allocation(parse_ip(name), owner, since, path, entry.sandbox, entry.boot)
+        return Allocation(parse_ip(name), owner, since, path, None, "", earlier)
+    return Allocation(parse_ip(name), owner, since, path, entry.sandbox, entry.boot, earlier)
+
+
+def _why_behind(folder: str, index: str) -> str:
+    """As `store` tells it, which makes the index anew then."""
+    try:
+        state = msgspec.json.decode(state_files.content(os.path.join(index, STATE)), type=State)
+        mtime = os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return "there is none yet"
+    except (OSError, state_files.DamagedError, msgspec.DecodeError, UnicodeDecodeError):
+        return "files of it are damaged"
+    if state.boot != _boot_id():
+        return "it is of an earlier boot"
+    return "" if state.mtime == mtime else "somebody else has changed the folder since"
+
+
+def _boot_id() -> str:
+    return sysctl.read(_BOOT_ID)
 
 
 def _entries(folder: str, damaged: list[str]) -> Iterator[tuple[Owner, Entry]]:

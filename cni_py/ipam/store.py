@@ -122,6 +122,27 @@ class Store:
         finally:
             os.close(lock)
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Hold the network's lock to look at what is there; nothing is made or put right.
+
+        Raises CniError 11 when the lock cannot be had in 30 s, KernelError.
+        """
+        path = os.path.join(self.folder, _LOCK)
+        try:
+            lock = state_files.opened(path, os.O_RDONLY)
+        except (FileNotFoundError, state_files.DamagedError):
+            # Nobody can hold what is not there.
+            yield
+            return
+        except OSError as error:
+            raise kernel_error(f"open {path}", error) from error
+        try:
+            take_lock(lock, path)
+            yield
+        finally:
+            os.close(lock)
+
     def _opened_lock(self, path: str) -> int:
         """The lock's file, open: the reference opens it too. What is no file is set aside."""
         try:
@@ -296,6 +317,23 @@ class Allocations:
             self._remove(address)
         self._index.drop_entry(owner)
         return released
+
+    def free(self, owner: Owner, address: IP) -> bool:
+        """Free one of an owner's addresses; False where its file names another."""
+        entry = self.entry(owner)
+        name = str(address)
+        if entry is None or name not in entry.addresses:
+            return False
+        if not self._held(owner, name, entry.addresses[name]):
+            return False
+        self._remove(address)
+        rest = {one: file for one, file in entry.addresses.items() if one != name}
+        self._keep(Entry(*owner, entry.boot, entry.sandbox, rest))
+        return True
+
+    def rebuild(self) -> None:
+        """Make the index anew from the files, and put right what is damaged."""
+        self._rebuild()
 
     def settle(self) -> None:
         """Mark the folder as changed by us, unless the index was left half-built."""
