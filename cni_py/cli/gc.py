@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from .garbage import carry_out_deferred, collect, listed
+from cni_py.garbage import carry_out_deferred, collect, listed
+
 from .networks import cni_path_option, named, net_dir_option
 from .output import json_option, print_json
 

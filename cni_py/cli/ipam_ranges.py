@@ -11,6 +11,7 @@ from cni_py.inventory import pools
 from cni_py.inventory.configurations import configured
 from cni_py.ipam import listing
 from cni_py.ipam.store import DEFAULT_DATA_DIR
+from cni_py.spec.addresses import parse_ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def _rows(pool: Pool) -> Iterator[Range]:
 
 def _row(pool: Pool, one: PoolRange) -> Range:
     # The pool's sizes are without the gateway.
-    first, last = (int.from_bytes(_packed(end)) for end in (one.first, one.last))
+    first, last = (int(parse_ip(end)) for end in (one.first, one.last))
     reserved = max(last - first + 1 - one.size, 0) if one.subnet else 0
     return Range(
         network=pool.network,
@@ -89,12 +90,6 @@ def _row(pool: Pool, one: PoolRange) -> Range:
         free=max(one.size - one.given, 0),
         last_reserved=pool.last_reserved.get(str(one.set), ""),
     )
-
-
-def _packed(address: str) -> bytes:
-    from cni_py.spec.addresses import parse_ip
-
-    return parse_ip(address).packed
 
 
 def _same(one: str, other: str) -> bool:

@@ -87,6 +87,33 @@ def forward_drops(version: int) -> bool:
     return "-P FORWARD DROP" in _run(arguments, "list the chain FORWARD").split("\n")
 
 
+def variant(version: int) -> str:
+    """`nf_tables` or `legacy`: what the executables write to; `""` where they do not say."""
+    said = _run([_PREFIX[version], "--version"], "ask for the version")
+    return said.partition("(")[2].partition(")")[0]
+
+
+def rules_of_variant(version: int, name: str) -> int | None:
+    """How many rules the variant `nft` or `legacy` has; None where it is not installed.
+
+    Raises IptablesError.
+    """
+    program = f"{_PREFIX[version]}-{name}-save"
+    # Only asking would load legacy's modules, and make its empty tables.
+    if _find(program) is None or (name == "legacy" and not _has_legacy_tables(version)):
+        return None
+    lines = _run([program], f"list the rules of {program}").split("\n")
+    return sum(one.startswith("-A ") for one in lines)
+
+
+def _has_legacy_tables(version: int) -> bool:
+    try:
+        with open(f"/proc/net/{'ip' if version == 4 else 'ip6'}_tables_names") as file:
+            return bool(file.read().strip())
+    except OSError:
+        return False
+
+
 def quoted(text: str) -> str:
     """`text` as one argument of a rule line."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

@@ -9,7 +9,7 @@ import signal
 import time
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.spec.errors import CniError, Code
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .netns import Netns
 
 _SECONDS = 30.0
-_FOLDER = "/run/cni-py/attachments"
+FOLDER = "/run/cni-py/attachments"
 # When a lock, by its path, was last waited for in vain.
 _in_vain: dict[str, float] = {}
 
@@ -40,7 +40,7 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
     the next call waits for their end. Raises CniError 11 after 30 s. Where /run cannot be written,
     nobody waits.
     """
-    path = f"{_FOLDER}/{plugin}-{attachment.key}"
+    path = f"{FOLDER}/{plugin}-{attachment.key}"
     while (lock := _opened(path)) is not None:
         try:
             take_lock(lock, path)
@@ -64,12 +64,12 @@ def collect(plugin: str, collection: Collection) -> None:
     """Remove the files of `alone` that a killed call has left: nobody holds a lock on them."""
     begin = f"{plugin}-{collection.prefix}"
     try:
-        names = [one for one in os.listdir(_FOLDER) if one.startswith(begin)]
+        names = [one for one in os.listdir(FOLDER) if one.startswith(begin)]
     except OSError:
         return
     for name in names:
         key = name.removeprefix(f"{plugin}-")
-        with _unheld(f"{_FOLDER}/{name}") as path:
+        with _unheld(f"{FOLDER}/{name}") as path:
             if path and collection.takes(f"lock {path}", key, lambda: "no call holds it"):
                 os.unlink(path)
 
@@ -110,7 +110,7 @@ def _opened(path: str) -> int | None:
         try:
             return markers.opened(path)
         except FileNotFoundError:
-            os.makedirs(_FOLDER, 0o700, exist_ok=True)
+            os.makedirs(FOLDER, 0o700, exist_ok=True)
             return markers.opened(path)
     except OSError:
         return None
@@ -129,14 +129,14 @@ def changing_rules() -> Iterator[None]:
 
     Raises CniError 11 after 30 s.
     """
-    with on_folder(_FOLDER, fcntl.LOCK_SH):
+    with on_folder(FOLDER, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def restoring_rules() -> Iterator[None]:
     """Let nobody change records and rules while the block runs. Raises CniError 11 after 30 s."""
-    with on_folder(_FOLDER):
+    with on_folder(FOLDER):
         yield
 
 
@@ -212,7 +212,28 @@ def holder_of(path: str) -> str:
         return f"which cannot be looked at: {error.strerror}"
 
 
+class Holder(NamedTuple):
+    """Who has a lock: `held by process N (name)`, and for how long that process has been there."""
+
+    pid: int
+    text: str
+    seconds: float
+
+
+def holder(path: str) -> Holder | None:
+    """Who has the lock of a file; None where nobody does that can be seen."""
+    try:
+        return next(_holders(os.stat(path)), None)
+    except OSError:
+        return None
+
+
 def _holder(status: os.stat_result) -> str:
+    found = next(_holders(status), None)
+    return "held by a process that cannot be seen from here" if found is None else found.text
+
+
+def _holders(status: os.stat_result) -> Iterator[Holder]:
     """The same from proc(5)'s list of locks."""
     # btrfs and overlayfs list another device than stat(2) tells: the inode alone is second best.
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
@@ -222,11 +243,10 @@ def _holder(status: os.stat_result) -> str:
     found = [fields[4] for fields in held if fields[5] == exact]
     found += [fields[4] for fields in held if fields[5].endswith(similar)]
     for pid in chain(found[:1], _heirs(similar)):
-        try:
-            return f"held by {proc.described(int(pid))}"
-        except OSError:
-            continue
-    return "held by a process that cannot be seen from here"
+        with suppress(OSError):
+            text = f"held by {proc.described(int(pid))}"
+            began = _started(pid) / os.sysconf("SC_CLK_TCK")
+            yield Holder(int(pid), text, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
 def _heirs(file: str) -> Iterator[str]:

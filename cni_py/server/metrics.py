@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from cni_py import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -34,6 +36,9 @@ class Metrics:
         return "\n".join((*self._lines(gauges), ""))
 
     def _lines(self, gauges: Mapping[str, tuple[str, int]]) -> Iterator[str]:
+        yield "# HELP cni_py_info The server's version."
+        yield "# TYPE cni_py_info gauge"
+        yield f'cni_py_info{{version="{__version__}"}} 1'
         yield "# HELP cni_py_calls_total Calls that have ended, by error code ('' is success)."
         yield "# TYPE cni_py_calls_total counter"
         for (plugin, verb, code), number in sorted(self._calls.items()):

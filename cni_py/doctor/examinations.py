@@ -1,0 +1,60 @@
+"""Every examination in its order, none of which keeps the next one from being made."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cni_py.spec.errors import CniError
+
+from .finding import unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .finding import Finding
+
+
+class Places(NamedTuple):
+    """Where things are: executables, the server's sockets, configurations, allocations."""
+
+    folder: Path
+    socket: Path
+    metrics_socket: Path
+    conf_dir: str
+    data_dir: str
+
+
+# What it looks at, and the module whose `examine` does.
+EXAMINATIONS = {
+    "installation": "installation",
+    "server": "server",
+    "kernel": "features",
+    "parameters": "parameters",
+    "tools": "tools",
+    "folders": "folders",
+    "configurations": "configurations",
+    "addresses": "fill",
+    "bridges": "bridges",
+    "leaks": "leaks",
+    "locks": "locks",
+    "deferred DELs": "deferred_dels",
+    "other rules": "other_rules",
+    "network managers": "managers",
+}
+
+
+def examine(places: Places) -> Iterator[Finding]:
+    """Look at everything, as far as this process may."""
+    for subject, module in EXAMINATIONS.items():
+        look_at: Callable[[Places], Iterator[Finding]]
+        look_at = import_module(f"{__package__}.{module}").examine
+        try:
+            for one in look_at(places):
+                yield msgspec.structs.replace(one, subject=subject)
+        except (CniError, OSError) as error:
+            text = f"{subject} could not be looked at: {error}"
+            yield msgspec.structs.replace(unseen(text), subject=subject)
