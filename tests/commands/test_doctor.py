@@ -275,5 +275,3 @@ def test_what_cannot_be_looked_at(host: Host) -> None:
     host.run("mount", "--bind", "/dev/null", "/proc/locks")
     host.add("host-local", SMALL, host.container("c1"))
     assert {one["subject"] for one in examine(host)} >= {"locks", "network managers"}
-
-
