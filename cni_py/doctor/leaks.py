@@ -10,6 +10,7 @@ import msgspec
 from cni_py.garbage import collect
 from cni_py.inventory.configurations import configured
 from cni_py.inventory.reading import read
+from cni_py.runtime.networks import parse_network
 from cni_py.spec.errors import CniError
 
 from .finding import fine, look, unseen
@@ -42,7 +43,7 @@ def _of_network(one: Configured, folder: str) -> Iterator[Finding]:
     network = one.network
     text = {"name": network.name, "cniVersion": network.cni_version, "plugins": one.plugins}
     try:
-        collected = collect(msgspec.json.encode(text), None, dry=True, path=folder)
+        collected = collect(parse_network(msgspec.json.encode(text)), None, dry=True, path=folder)
     except CniError as error:
         yield unseen(f"what {network.file} has leaked cannot be told: {error}")
         return
