@@ -94,7 +94,7 @@ def _bridge(
         notes.conflict(f"{config.bridge} already exists but is not a bridge: it is {have.kind}")
     else:
         number = links.count_ports(host, have)
-        notes.step("bridge", f"{config.bridge} is there and has {number} ports")
+        notes.step("bridge", f"{config.bridge} is there, number of its ports: {number}")
         if number >= routed_port.MAX_PORTS and not config.overflow:
             notes.conflict(str(routed_port.full(config.bridge)))
 
