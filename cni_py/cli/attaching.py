@@ -11,7 +11,7 @@ import click
 
 from .attachment import Asked, attachment_options, name_of
 from .group import Failed
-from .networks import cni_path_option, named, net_dir_option
+from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option, need_root, print_json
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def status(
     from .refusals import told
 
     found = named(network, net_dir)
-    runtime = Runtime(tuple(filter(None, cni_path.split(":"))), net_dir)
+    runtime = Runtime(folders(cni_path), net_dir)
     with told(found, as_json=as_json) as stop:
         runtime.validate(found, cancel=stop)
         runtime.status(found, cancel=stop)
@@ -129,9 +129,11 @@ def _require_netns(parameters: Parameters) -> None:
 
 def _attached(runtime: Runtime, network: Network, parameters: Parameters) -> str:
     """What to do where ADD fails for what is attached already."""
+    from cni_py.spec.errors import CniError
+
     try:
         cached = runtime.cached(network.name, parameters.container_id, parameters.ifname)
-    except OSError:
+    except CniError:
         return ""
     if cached is None:
         return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from .networks import cni_path_option, named, net_dir_option
+from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         """The runtime that they describe."""
         from cni_py.runtime import Runtime
 
-        folders = tuple(one for one in self.cni_path.split(":") if one)
-        return Runtime(folders, self.net_dir, seconds=self.timeout)
+        return Runtime(folders(self.cni_path), self.net_dir, seconds=self.timeout)
 
     def found(self) -> Network:
         """The network. Raises UnknownNetworkError, Unreadable."""

@@ -8,7 +8,7 @@ import click
 
 from cni_py.garbage import carry_out_deferred, collect, listed
 
-from .networks import cni_path_option, named, net_dir_option
+from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option, print_json
 
 
@@ -48,7 +48,9 @@ def gc(
     """
     known = listed(valid) if valid or none_valid else None
     carried = [] if dry_run else list(carry_out_deferred())
-    collected = collect(named(network, net_dir), known, dry=dry_run, path=cni_path)
+    collected = collect(
+        named(network, net_dir), known, dry=dry_run, path=":".join(folders(cni_path))
+    )
     if as_json:
         print_json(collected)
     else:

@@ -35,6 +35,11 @@ cni_path_option = click.option(
 )
 
 
+def folders(cni_path: str) -> tuple[str, ...]:
+    """The folders of CNI_PATH; a relative one is of the folder that the command runs in."""
+    return tuple(os.path.abspath(one) for one in cni_path.split(":") if one)
+
+
 def named(text: str, folder: str) -> Network:
     """The network that an argument names; a path has a slash, or ends as one of a file.
 

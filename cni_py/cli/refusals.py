@@ -79,7 +79,9 @@ def meaning(code: int) -> str:
 def told(network: Network, *, as_json: bool, hint: str = "") -> Iterator[Cancellation]:
     """Run the block until a signal gives it up; tell what fails in it. Raises Failed, Exit."""
     cancellation = Cancellation()
-    previous = {one: signal.signal(one, lambda *_: cancellation.cancel()) for one in _SIGNALS}
+    # What nohup has ignored stays so.
+    heard = [one for one in _SIGNALS if signal.getsignal(one) not in (signal.SIG_IGN, None)]
+    previous = {one: signal.signal(one, lambda *_: cancellation.cancel()) for one in heard}
     try:
         yield cancellation
     except GivenUpError as error:

@@ -37,6 +37,8 @@ DEFAULT_FOLDER = "/var/lib/cni"
 _RESULTS = "results"
 _KIND = "cniCacheV1"
 _PAUSE_SECONDS = 0.02
+# NAME_MAX, less what a file is called until it is whole.
+_MOST_NAME_BYTES = 255 - len(state_files.NEW)
 
 
 class _Record(msgspec.Struct, omit_defaults=True):
@@ -98,7 +100,12 @@ class Cache:
         _validate_network_name(attachment.network)
         validate_container_id(attachment.container_id)
         validate_ifname(attachment.ifname)
-        return os.path.join(self.folder, "-".join(attachment))
+        name = "-".join(attachment)
+        if len(os.fsencode(name)) > _MOST_NAME_BYTES:
+            msg = f"network, container id and interface are too long together: {name[:40]}..."
+            details = f"they name a file: at most {_MOST_NAME_BYTES} bytes"
+            raise CniError(Code.INVALID_ENVIRONMENT, msg, details)
+        return os.path.join(self.folder, name)
 
     def write(self, network: Network, parameters: Parameters, document: dict[str, Any]) -> None:
         """Keep a result. Raises CniError: KernelError where it cannot be written."""

@@ -129,7 +129,9 @@ class Runtime:
         parameters.validate()
         limits = self._limits(cancel)
         with self._shared(limits):
-            undo = undo and not self._is_cached(_attachment(network, parameters))
+            # First, for a name that no file can have: nothing has been made yet.
+            is_cached = os.path.lexists(self._cache.path(_attachment(network, parameters)))
+            undo = undo and not is_cached
             document: dict[str, Any] | None = None
             try:
                 for index, plugin in enumerate(network.plugins):
@@ -330,8 +332,11 @@ class Runtime:
     def _given_up(self, what: str) -> Iterator[None]:
         try:
             yield
-        except processes.CancelledError:
-            raise GivenUpError(what) from None
+        except processes.CancelledError as cancelled:
+            error = GivenUpError(what)
+            for note in getattr(cancelled, "__notes__", ()):
+                error.add_note(note)
+            raise error from None
 
     @contextmanager
     def _shared(self, limits: _Limits) -> Iterator[None]:
@@ -408,9 +413,6 @@ class Runtime:
                 self._delete_one(network, index, parameters, document, limits)
             except CniError as error:
                 cause.add_note(f"and it could not be undone: {error}")
-
-    def _is_cached(self, attachment: Attachment) -> bool:
-        return os.path.lexists(self._cache.path(attachment))
 
     def _of_network(self, network: Network, *, doubt: bool) -> list[Cached]:
         """Its attachments in the cache. Without `doubt` a file that may be of it is CniError 6."""

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,6 +137,14 @@ def test_network_by_its_file(host: Host) -> None:
     assert leaks(host) == []
 
 
+def test_relative_folders(host: Host) -> None:
+    """As cnitool takes them."""
+    configure(host, "net", {"type": "loopback"})
+    host.container("c1")
+    script = f"cd {BIN.parent} && {CNI_PY} add net c1 && {CNI_PY} del net c1"
+    host.run("sh", "-c", script, env={"CNI_PATH": f"nowhere:{BIN.name}"})
+
+
 def test_failed_add_is_undone(host: Host) -> None:
     """And what an earlier add has made is not."""
     configure(host, "net", BRIDGE, {"type": "nope"})
@@ -266,11 +273,14 @@ def test_damaged_cache(host: Host) -> None:
     cni_py(host, "del", "net", "c1")
     assert leaks(host) == []
     assert cache(host) == {}
+    host.run("tee", f"/var/lib/cni/results/{name}", stdin="")
+    cni_py(host, "add", "net", "c1")
+    cni_py(host, "check", "net", "c1")
+    cni_py(host, "del", "net", "c1")
 
 
-def test_without_root(host: Host, tmp_path: Path) -> None:
+def test_without_root(host: Host) -> None:
     configure(host, "net", BRIDGE)
-    del tmp_path
     command = ("setpriv", "--reuid", "65534", "--clear-groups", CNI_PY, "add", "net", "c1")
     failed = host.run(*command, check=False)
     if failed.status == 126 or "Permission denied" in failed.stderr:

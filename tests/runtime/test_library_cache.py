@@ -167,10 +167,20 @@ def test_folder_of_others(
     assert plugins.calls == ["a ADD"]
 
 
-def test_result_that_cannot_be_kept(runtime: Runtime, network: Network, plugins: Recorder) -> None:
+@pytest.mark.parametrize("undo", [False, True])
+def test_result_that_cannot_be_kept(
+    runtime: Runtime, network: Network, plugins: Recorder, undo: bool
+) -> None:
     """[14.2]: an error, though everything is attached; `undo` detaches it."""
-    name = "c" * 250
-    for undo, calls in ((False, ["a ADD"]), (True, ["a ADD", "a ADD", "a DEL"])):
-        with pytest.raises(CniError, match="File name too long"):
-            runtime.add(network, Parameters(name, "/x"), undo=undo)
-        assert plugins.calls == calls
+    results = "$folder/cache/results"
+    plugins.answer("a", "ADD", f"rm -r {results}; : > {results}; echo '{{}}'")
+    with pytest.raises(CniError, match=r"write .*net-c1-eth0: Not a directory"):
+        runtime.add(network, C1, undo=undo)
+    assert plugins.calls == ["a ADD", *(["a DEL"] if undo else [])]
+
+
+def test_name_that_no_file_can_have(runtime: Runtime, network: Network, plugins: Recorder) -> None:
+    """Before anything is made."""
+    with pytest.raises(CniError, match="too long together"):
+        runtime.add(network, Parameters("c" * 250, "/x"))
+    assert plugins.calls == []

@@ -383,6 +383,21 @@ class TestLimits:
         assert plugins.calls == ["a ADD", "b ADD", "c DEL", "b DEL", "a DEL"]
         self.end_child(plugins)
 
+    def test_given_up_and_not_undone(self, runtime: Runtime, plugins: Recorder) -> None:
+        """What could not be undone is told all the same."""
+        plugins.answer("a", "ADD", self.HANGING)
+        plugins.answer("a", "DEL", "exit 1")
+        cancellation = Cancellation()
+        thread = threading.Thread(
+            target=lambda: (self.wait_for(plugins.folder / "began"), cancellation.cancel())
+        )
+        thread.start()
+        with pytest.raises(GivenUpError) as raised:
+            runtime.add(network({"type": "a"}), C1, undo=True, cancel=cancellation)
+        assert "could not be undone" in raised.value.__notes__[0]
+        thread.join(_SECONDS)
+        self.end_child(plugins)
+
     def test_given_up_before(self, runtime: Runtime, plugins: Recorder) -> None:
         cancellation = Cancellation()
         cancellation.cancel()
