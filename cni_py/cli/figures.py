@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import log2
+
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 _BITS = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s")
 _THOUSAND = 1000
 _TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _PERCENT = 100
-_FULL_DIGITS = 10**6
+_FULL_DIGITS = 10**9
 
 
 def byte_count(number: int) -> str:
@@ -39,10 +41,10 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int) -> str:
-    """`65,533`; what is more than a million as a power of two, `2^64`."""
+    """`65,533`; what has more than nine digits as about a power of two, `2^64`."""
     if number < _FULL_DIGITS:
         return f"{number:,}"
-    return f"2^{(number + 1).bit_length() - 1}"
+    return f"2^{round(log2(number))}"
 
 
 def share(part: int, whole: int) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cni_py.ipam.listing import Allocation, Listing
     from cni_py.plugins.records import Records
 
-    from .configurations import Cached
+    from .configurations import Kept
 
 
 _DAMAGED = "is damaged: what it said is not known"
@@ -38,7 +38,7 @@ class Known:
     """What is known of one attachment without asking the kernel."""
 
     attachment: Attachment
-    cached: Cached | None = None
+    cached: Kept | None = None
     allocations: list[Allocation] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Files:
 
 
 def read_files(
-    cached: Iterable[Cached],
+    cached: Iterable[Kept],
     listings: Mapping[tuple[str, str], Listing],
     problems: list[Problem],
 ) -> Files:

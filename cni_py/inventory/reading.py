@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from cni_py.kernel import addresses, links, routes, tc
@@ -48,7 +49,7 @@ def read() -> Inventory:
     """
     problems: list[Problem] = []
     configured = configurations.configured(problems)
-    cached = list(configurations.cached(problems))
+    cached = list(configurations.kept(problems))
     known = {id(one.configured): one.configured for one in cached if one.configured is not None}
     every = [*configured, *known.values()]
     runs = pools.runs_of(every)
@@ -93,7 +94,24 @@ def read() -> Inventory:
         allowed=_owned(rules.allowed, attachments),
     )
     problems += problems_of(read)
-    return replace(read, problems=tuple(problems))
+    return _encodable(replace(read, problems=tuple(problems)))
+
+
+def _encodable(inventory: Inventory) -> Inventory:
+    """The inventory with texts that UTF-8 has: a link's name or a file's may be any bytes."""
+    try:
+        msgspec.json.encode(inventory)
+    except UnicodeEncodeError:
+        return msgspec.convert(_escaped(msgspec.to_builtins(inventory)), Inventory)
+    return inventory
+
+
+def _escaped(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(one) for key, one in value.items()}
+    return list(map(_escaped, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _host(netlink: Netlink) -> Host:

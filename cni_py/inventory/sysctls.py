@@ -42,7 +42,7 @@ def with_sysctls(
     return tuple(found)
 
 
-def _wanted(plugins: Iterable[dict[str, Any]], ifname: str) -> dict[str, str]:
+def _wanted(plugins: Iterable[Mapping[str, Any]], ifname: str) -> dict[str, str]:
     """The values by path below /proc/sys; a configuration that is wrong gives none."""
     found: dict[str, str] = {}
     for one in plugins:

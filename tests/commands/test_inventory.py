@@ -11,6 +11,7 @@ from fixtures.configs import host_local
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Host
 from fixtures.reference import reference
+from fixtures.settled import vanished
 
 PORT = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 
@@ -18,9 +19,9 @@ PORT = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 def shown(host: Host, *arguments: str) -> dict[str, Any]:
     """The inventory, which reading has not changed."""
     before = dump(host)
-    found: dict[str, Any] = json.loads(
-        host.run(str(BIN / "cni-py"), "show", "--json", *arguments).stdout
-    )
+    done = host.run(str(BIN / "cni-py"), "show", "--json", *arguments, check=False)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert (done.status, done.stderr) == (1 if found["problems"] else 0, "")
     assert differences(before, dump(host)) == ""
     return found
 
@@ -90,10 +91,10 @@ def test_pool_counts_what_is_given(host):
 
 
 def test_container_whose_namespace_is_gone(host):
-    network = bridged("net1")
+    network = bridged("net1", bridge="cni0")
     container = host.container()
     attach(host, network, container)
-    container.delete_netns()
+    vanished(host, container, 0)
     (one,) = shown(host)["attachments"]
     assert (one["state"], one["inside"], one["host"]) == ("gone", None, None)
     assert one["why"] == "its namespace /run/netns/c1 is gone"
@@ -101,10 +102,10 @@ def test_container_whose_namespace_is_gone(host):
 
 
 def test_path_with_another_namespace_by_now(host):
-    network = bridged("net1")
+    network = bridged("net1", bridge="cni0")
     container = host.container()
     attach(host, network, container)
-    container.delete_netns()
+    vanished(host, container, 0)
     host.run("ip", "netns", "add", "c1")
     (one,) = shown(host)["attachments"]
     assert (one["state"], one["why"]) == ("gone", "/run/netns/c1 is another namespace by now")
@@ -122,7 +123,10 @@ def test_namespace_without_a_path_is_found_by_its_process(host):
     """A runtime may have unmounted the path; a process is in the namespace still."""
     container = host.container()
     attach(host, bridged("net1"), container)
-    with subprocess.Popen(container.command("cat"), stdin=subprocess.PIPE) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    waiting = container.command("sh", "-c", "echo inside; exec cat")
+    with subprocess.Popen(waiting, **pipes) as process:
+        assert process.stdout.readline() == b"inside\n"
         host.run("umount", container.netns)
         (one,) = shown(host)["attachments"]
         assert (one["state"], one["namespace"]["pids"]) == ("up", [process.pid])
@@ -206,9 +210,12 @@ def test_damage_is_told_and_passed_over(host):
     network = full()
     attach(host, network, host.container(), portMappings=[PORT])
     odd = {"kind": "cniCacheV1", "containerId": "a", "ifName": "b", "networkName": "c"}
+    odd |= {"config": "e30=", "result": {"ips": 7}}
     damaged = {
         "/var/lib/cni/results/random": b"\xff\x00" * 5000,
-        "/var/lib/cni/results/odd": json.dumps(odd | {"config": "%%%", "result": 7}).encode(),
+        "/var/lib/cni/results/c-a-b": json.dumps(
+            odd | {"config": "e30=", "result": {"ips": 7}}
+        ).encode(),
         "/etc/cni/net.d/broken.conf": b"[",
     }
     host.run("mkdir", "-p", "/var/lib/cni/results/folder")
@@ -217,7 +224,7 @@ def test_damage_is_told_and_passed_over(host):
     host.run("ln", "-s", "/etc/shadow", "/var/lib/cni/networks/full/10.87.0.9")
     host.run("sh", "-c", "cd /run/cni-py/portmap && truncate -s 20 *.json")
     found = shown(host)
-    subjects = " ".join(one["subject"] for one in found["problems"])
+    subjects = " ".join(f"{one['subject']} {one['text']}" for one in found["problems"])
     for path in ("portmap/", "results/folder", "10.87.0.9", *damaged):
         assert path in subjects, (path, subjects)
     assert only(found["attachments"], network="full")["state"] == "up"
@@ -235,3 +242,15 @@ def test_cache_of_an_attachment_that_is_gone(host):
     container.delete_netns()
     (one,) = shown(host)["attachments"]
     assert one["state"] == "gone"
+
+
+def test_names_that_are_no_text(host):
+    """The kernel takes any bytes for a link's name."""
+    attach(host, bridged("net1", bridge="cni0"), host.container())
+    name = r"$(printf '\377x')"
+    host.run(
+        "sh", "-c", f"ip link add {name} type veth peer name y; ip link set {name} master cni0"
+    )
+    found = shown(host)
+    assert r"\udcffx" in only(found["bridges"], networks=["net1"])["ports"]
+    assert host.run(str(BIN / "cni-py"), "graph", "--format", "html").status == 0

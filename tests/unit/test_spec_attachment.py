@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni_py.spec.attachment import Attachment, network_key
+from cni_py.spec.attachment import Attachment, key_in, network_key, read_label
 from cni_py.spec.names import validate_ifname
 
 quick = settings(max_examples=150, deadline=None)
@@ -89,3 +89,25 @@ def test_label_of_any_name(attachment, limit):
     assert len(label.encode()) <= limit
     assert label.startswith(attachment.key)
     assert '"' not in label
+
+
+@quick
+@given(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9_.@-]{1,15}", fullmatch=True),
+    st.sampled_from(["", "has: , ", "has: hairpin nftables, "]),
+)
+def test_a_label_is_read_back_or_known_to_be_cut_off(network, container, ifname, note):
+    attachment = Attachment(network, container, ifname)
+    assert read_label(attachment.label(254, note)) == attachment
+    assert key_in(attachment.label(254, note)) == attachment.key
+    cut = attachment.label(len(attachment.label(254, note)) - 1, note)
+    assert read_label(cut) is None
+    assert key_in(cut) == attachment.key
+
+
+@pytest.mark.parametrize("text", ["", "eth0", "8e48f37d5de60467", "x, net: a, if: b, id: c"])
+def test_other_aliases_are_no_labels(text):
+    assert read_label(text) is None
+    assert key_in(text) == ""

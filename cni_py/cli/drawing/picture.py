@@ -162,7 +162,7 @@ def _uplink(one: HostLink) -> Uplink:
         ("state", its.operstate.lower()),
         ("on", printable(its.master)),
     )
-    return Uplink(f"u:{its.name}", printable(its.name), its.addresses, its.up, _told(told))
+    return Uplink(_up(its.name), printable(its.name), its.addresses, its.up, _told(told))
 
 
 def _told(facts_of: Iterable[Fact]) -> tuple[Fact, ...]:
@@ -183,8 +183,12 @@ def hub_of(one: Attached) -> tuple[HubKind, str]:
     return ("inside", one.network) if one.inside is not None else ("gone", one.network)
 
 
+def _up(name: str) -> str:
+    return f"u:{printable(name)}"
+
+
 def _id(kind: str, name: str) -> str:
-    return f"h:{kind}:{name}"
+    return f"h:{kind}:{printable(name)}"
 
 
 def _hubs(inventory: Inventory, uplinks: Sequence[Uplink]) -> tuple[Hub, ...]:
@@ -221,10 +225,10 @@ def _linked(hub: Hub, name: str, uplinks: Sequence[Uplink], inventory: Inventory
         joined = [
             it for it in inventory.links if it.role == "uplink" and it.interface.master == name
         ]
-        ids = tuple(f"u:{one.interface.name}" for one in joined)
+        ids = tuple(_up(one.interface.name) for one in joined)
         return hub if bridge is None else _bridged(hub, bridge, ids, every)
     if hub.kind == "parent":
-        own = tuple(one for one in every if one == f"u:{name}")
+        own = tuple(one for one in every if one == _up(name))
         link = next((it.interface for it in inventory.links if it.interface.name == name), None)
         told = () if link is None else (("parent", hub.name), ("MTU", str(link.mtu)))
         up = link is None or link.up
@@ -289,7 +293,7 @@ def _boxes(inventory: Inventory, order: dict[str, int]) -> Iterator[Box]:
         worst = next((one for one in _WORST if one in states), "unknown")
         namespace = next((one.namespace for one in several if one.namespace is not None), None)
         yield Box(
-            id=f"c:{container}",
+            id=f"c:{printable(container)}",
             container=printable(container),
             short=called(container),
             state=worst,

@@ -3,7 +3,7 @@
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
   const picture = JSON.parse(byId("data").textContent);
-  const FOLD = 12, MORE = 60, BOX_GAP = 10, GROUP_GAP = 34, TOP = 14, LEG = 22, HEAD = 24, PAD = 9;
+  const FOLD = 12, MORE = 1000, BOX_GAP = 10, GROUP_GAP = 34, TOP = 14, LEG = 22, HEAD = 24, PAD = 9;
   const AHEAD = 500, LISTED = 40, SVG = "http://www.w3.org/2000/svg";
   const hubs = new Map(picture.hubs.map((one) => [one.id, one]));
   const uplinks = new Map(picture.uplinks.map((one) => [one.id, one]));
@@ -196,7 +196,7 @@
         box.ports.length > 2 ? make("span", { class: "badge keep" }, `+${box.ports.length - 2}`) : ""),
       ...box.legs.map((leg) => line(make("span", { class: "mono keep" }, leg.ifname), small(leg.addresses.join("  ") || leg.kind))),
     ],
-    more: ({ rest, hub }) => [`show ${counted(Math.min(rest.length, MORE))} of ${counted(rest.length)} more on ${hub.name}`],
+    more: ({ rest, hub }) => [rest.length > MORE ? `show ${counted(MORE)} of ${counted(rest.length)} more on ${hub.name}` : `show ${counted(rest.length)} more on ${hub.name}`],
   };
   const label = (at) => ({
     uplink: () => `uplink ${at.uplink.name}`,
