@@ -28,6 +28,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",
+    "trace": "trace:trace",
     "show": "show:show",
     "status": "attaching:status",
 }

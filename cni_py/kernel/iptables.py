@@ -25,6 +25,7 @@ _RUN_SECONDS = 30
 _LOCK = "/run/xtables.lock"
 _LISTED = re.compile(r"-[PNA] [^ ]")
 _PREFIX = {4: "iptables", 6: "ip6tables"}
+_LEGACY = {4: "ip", 6: "ip6"}
 # iptables(8): 4 is a resource problem, which is what a held lock is reported as.
 _STATUS_LOCKED = 4
 # The last is what iptables-nft says of a chain in a table that does not exist at all.
@@ -100,18 +101,19 @@ def rules_of_variant(version: int, name: str) -> int | None:
     """
     program = f"{_PREFIX[version]}-{name}-save"
     # Only asking would load legacy's modules, and make its empty tables.
-    if _find(program) is None or (name == "legacy" and not _has_legacy_tables(version)):
+    if _find(program) is None or (name == "legacy" and not legacy_tables(version)):
         return None
     lines = _run([program], f"list the rules of {program}").split("\n")
     return sum(one.startswith("-A ") for one in lines)
 
 
-def _has_legacy_tables(version: int) -> bool:
+def legacy_tables(version: int) -> frozenset[str]:
+    """The tables of the variant legacy that there are in the namespace of the thread."""
     try:
-        with open(f"/proc/net/{'ip' if version == 4 else 'ip6'}_tables_names") as file:
-            return bool(file.read().strip())
+        with open(f"/proc/thread-self/net/{_LEGACY[version]}_tables_names") as file:
+            return frozenset(file.read().split())
     except OSError:
-        return False
+        return frozenset()
 
 
 def quoted(text: str) -> str:
