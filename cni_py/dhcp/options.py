@@ -63,7 +63,7 @@ def code_of(name: str, key: str) -> int:
             return code
     msg = f'Can not parse option "{name}"'
     known = ", ".join(_NAMES)
-    raise CniError(Code.INVALID_CONFIG, msg, f"{key} is 1 to {_MOST}, or one of {known}")
+    raise CniError(Code.INVALID_CONFIG, msg, f"{key} is 1 to {_MOST}, or one of {known}", key=key)
 
 
 def require_codes(options: Iterable[int]) -> None:

@@ -17,7 +17,7 @@ from cni_py.kernel.errors import unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 from cni_py.spec.names import validate_new_ifname
 
 if TYPE_CHECKING:
@@ -167,6 +167,14 @@ def status(call: Call[Config]) -> None:
             caller.ask(protocol.Ping(), protocol.Done)
 
 
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    yield from refusals("ipam", _ipam, call.config)
+    if call.config.ipam is not None:
+        yield from refusals("ipam.request", _requested, call.config.ipam)
+        yield from refusals("ipam.provide", _provided, call.config.ipam, call.args)
+
+
 def gc(call: Call[DelConfig], collection: Collection) -> None:
     """Give back the leases of the attachments that the collection takes.
 
@@ -222,10 +230,11 @@ def _may_be_known(call: Call[Config] | Call[DelConfig]) -> bool:
 
 def _ipam(config: Config) -> _Ipam:
     if config.ipam is None:
-        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key")
+        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key", key="ipam")
     if not 0 <= config.ipam.priority <= _MOST_PRIORITY:
         msg = f"invalid ipam.priority {config.ipam.priority}"
-        raise CniError(Code.INVALID_CONFIG, msg, f"a metric is 0 to {_MOST_PRIORITY}")
+        details = f"a metric is 0 to {_MOST_PRIORITY}"
+        raise CniError(Code.INVALID_CONFIG, msg, details, key="ipam.priority")
     return config.ipam
 
 
@@ -280,12 +289,13 @@ def _provided(ipam: _Ipam, args: str) -> dict[int, bytes]:
         if code in _OWN_OPTIONS:
             msg = f"{key}.option {code} cannot be provided"
             details = f"the {_OWN_OPTIONS[code]} is the protocol's own"
-            raise CniError(Code.INVALID_CONFIG, msg, details)
+            raise CniError(Code.INVALID_CONFIG, msg, details, key=f"{key}.option")
         value = pairs.get(one.from_arg, one.value) if one.from_arg else one.value
         data = value.encode(errors="surrogateescape")
         if len(data) > _MOST_VALUE_BYTES:
             msg = f"{key} is {len(data)} bytes long"
-            raise CniError(Code.INVALID_CONFIG, msg, f"an option has at most {_MOST_VALUE_BYTES}")
+            details = f"an option has at most {_MOST_VALUE_BYTES}"
+            raise CniError(Code.INVALID_CONFIG, msg, details, key=key)
         if data:
             found[code] = data
     return found

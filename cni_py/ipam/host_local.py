@@ -15,12 +15,12 @@ from cni_py.spec.addresses import IP, Cidr, cidr, strip_prefix
 from cni_py.spec.args import load_args
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import DNS, IPConfig, Result, Route
 
 from .index import Owner, Sandbox
-from .ranges import RangeConfig, RangeSet, describe, range_sets
+from .ranges import RangeConfig, RangeSet, describe, range_mistakes, range_sets
 from .resolv_conf import read_resolv_conf
 from .store import DEFAULT_DATA_DIR, Store
 
@@ -184,6 +184,18 @@ def status(call: Call[Config]) -> None:
                 raise _exhausted(index, ranges)
 
 
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host, unless the runtime brings ranges that make up for it."""
+    config = call.config
+    if config.ipam is None:
+        yield from refusals("ipam", _ipam, config)
+        return
+    ranges = _configured(config)
+    if ranges or not config.capabilities.get("ipRanges", False):
+        yield from range_mistakes(ranges, call.request.cni_version)
+    yield from refusals("ipam.dataDir", _store, config.ipam.data_dir, call)
+
+
 def gc(call: Call[DelConfig], collection: Collection) -> None:
     """Free the addresses of the attachments that the collection takes."""
     store = _store(call.config.ipam.data_dir, call)
@@ -234,7 +246,7 @@ def _result(ipam: _Ipam, picked: list[_Picked], dns: DNS) -> Result:
 
 def _ipam(config: Config) -> _Ipam:
     if config.ipam is None:
-        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key")
+        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key", key="ipam")
     return config.ipam
 
 
@@ -242,13 +254,12 @@ def _store(data_dir: str, call: Call[Config] | Call[DelConfig]) -> Store:
     data_dir = data_dir or DEFAULT_DATA_DIR
     if not os.path.isabs(data_dir) or "\0" in data_dir:
         msg = f'ipam.dataDir "{data_dir}" is not an absolute path'
-        raise CniError(Code.INVALID_CONFIG, msg)
+        raise CniError(Code.INVALID_CONFIG, msg, key="ipam.dataDir")
     network = call.request.network
     if len(network) > _MAX_FILE_NAME:
         msg = f"network name {network[:_SHOWN]}... is too long"
-        raise CniError(
-            Code.INVALID_CONFIG, msg, f"it names a folder: at most {_MAX_FILE_NAME} bytes"
-        )
+        details = f"it names a folder: at most {_MAX_FILE_NAME} bytes"
+        raise CniError(Code.INVALID_CONFIG, msg, details, key="name")
     return Store(data_dir, network)
 
 
@@ -261,6 +272,11 @@ def sets_of(config: Config, cni_version: str) -> tuple[RangeSet, ...]:
 
     Raises CniError 7.
     """
+    return range_sets(_configured(config), cni_version)
+
+
+def _configured(config: Config) -> list[tuple[tuple[RangeConfig, ...], str]]:
+    """The same as they are written, each with its path."""
     ipam = _ipam(config)
     configured: list[tuple[tuple[RangeConfig, ...], str]] = [
         (ranges, f"runtimeConfig.ipRanges[{index}]")
@@ -275,7 +291,7 @@ def sets_of(config: Config, cni_version: str) -> tuple[RangeSet, ...]:
         )
         configured.append(((older,), "ipam"))
     configured += [(ranges, f"ipam.ranges[{index}]") for index, ranges in enumerate(ipam.ranges)]
-    return range_sets(configured, cni_version)
+    return configured
 
 
 def _requested(call: Call[Config]) -> list[IP]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from cni_py.spec.addresses import IP, Cidr
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni_py.spec.addresses import Network
 
@@ -85,8 +85,22 @@ def range_sets(
     if both is not None:
         index, other_index = sorted(number for _, number in both)
         path = f"{configured[index][1]} and {configured[other_index][1]}"
-        raise _refusal(f"range set {index} overlaps with {other_index}", path)
+        msg = f"range set {index} overlaps with {other_index}"
+        raise _refusal(msg, path, configured[other_index][1])
     return sets
+
+
+def range_mistakes(
+    configured: Sequence[tuple[Sequence[RangeConfig], str]], cni_version: str
+) -> Iterator[CniError]:
+    """What is wrong with each range; with none, what is wrong with them together."""
+    wrong = [
+        error
+        for index, (ranges, path) in enumerate(configured)
+        for one, at in _placed(ranges, path)
+        for error in refusals(at, _range, one, at, f"invalid range set {index}: ")
+    ]
+    yield from wrong or refusals("ipam", range_sets, configured, cni_version)
 
 
 def describe(ranges: Iterable[Range]) -> str:
@@ -96,21 +110,24 @@ def describe(ranges: Iterable[Range]) -> str:
 
 def _range_set(ranges: Sequence[RangeConfig], path: str, prefix: str) -> RangeSet:
     if not ranges:
-        raise _refusal(f"{prefix}empty range set", f"{path} has at least one range")
-    # The older form of one range stands in `ipam` itself, not in a list.
-    in_list = path.endswith("]")
-    canonical = tuple(
-        _range(one, f"{path}[{index}]" if in_list else path, prefix)
-        for index, one in enumerate(ranges)
-    )
+        raise _refusal(f"{prefix}empty range set", f"{path} has at least one range", path)
+    canonical = tuple(_range(one, at, prefix) for one, at in _placed(ranges, path))
     if len({one.version for one in canonical}) > 1:
         msg = f"{prefix}mixed address families"
-        raise _refusal(msg, f"{path} has IPv4 and IPv6 subnets: give each its own range set")
+        raise _refusal(msg, f"{path} has IPv4 and IPv6 subnets: give each its own range set", path)
     both = _overlapping((one, index) for index, one in enumerate(canonical))
     if both is not None:
         first, second = (one for one, _ in sorted(both, key=lambda pair: pair[1]))
-        raise _refusal(f"{prefix}subnets {first} and {second} overlap", path)
+        raise _refusal(f"{prefix}subnets {first} and {second} overlap", path, path)
     return canonical
+
+
+def _placed(ranges: Sequence[RangeConfig], path: str) -> Iterator[tuple[RangeConfig, str]]:
+    """Each range with its own path."""
+    # The older form of one range stands in `ipam` itself, not in a list.
+    in_list = path.endswith("]")
+    for index, one in enumerate(ranges):
+        yield one, f"{path}[{index}]" if in_list else path
 
 
 def _range(config: RangeConfig, path: str, prefix: str) -> Range:
@@ -118,29 +135,32 @@ def _range(config: RangeConfig, path: str, prefix: str) -> Range:
     host_bits = subnet.max_prefixlen - subnet.prefixlen
     if host_bits < _MIN_HOST_BITS:
         msg = f"{prefix}Network {config.subnet} too small to allocate from"
-        raise _refusal(msg, f"{path}.subnet needs at least {_MIN_HOST_BITS} host bits")
+        raise _refusal(
+            msg, f"{path}.subnet needs at least {_MIN_HOST_BITS} host bits", f"{path}.subnet"
+        )
     if config.subnet.ip != subnet.network_address:
         msg = (
             f"{prefix}Network has host bits set. For a subnet mask of length "
             f"{subnet.prefixlen} the network address is {subnet.network_address}"
         )
-        raise _refusal(msg, f"{path}.subnet is {config.subnet}")
+        raise _refusal(msg, f"{path}.subnet is {config.subnet}", f"{path}.subnet")
     for address, key in ((config.range_start, "RangeStart"), (config.range_end, "RangeEnd")):
         if address is not None and address not in subnet:
             name = key[0].lower() + key[1:]
             msg = f"{prefix}{key} {address} not in network {subnet}"
-            raise _refusal(msg, f"{path}.{name}")
+            raise _refusal(msg, f"{path}.{name}", f"{path}.{name}")
     first, last = _ends(config)
     if first > last:
         # The reference blames the start where it is given.
         which = "RangeEnd" if config.range_start is None else "RangeStart"
         value = config.range_start or config.range_end
         msg = f"{prefix}{which} {value} not in network {subnet}"
-        raise _refusal(msg, f"{path} ends before it starts")
+        key = f"{path}.{which[0].lower()}{which[1:]}"
+        raise _refusal(msg, f"{path} ends before it starts", key)
     gateway = config.gateway or subnet.network_address + 1
     if gateway.version != subnet.version:
         msg = f"{prefix}gateway {gateway} is not of the family of {subnet}"
-        raise _refusal(msg, f"{path}.gateway")
+        raise _refusal(msg, f"{path}.gateway", f"{path}.gateway")
     return Range(subnet, first, last, gateway)
 
 
@@ -173,5 +193,5 @@ def _require_one_per_family(sets: Iterable[RangeSet], cni_version: str) -> None:
         raise _refusal(msg, f"use cniVersion {_SET_PER_FAMILY_SINCE} or newer")
 
 
-def _refusal(msg: str, details: str) -> CniError:
-    return CniError(Code.INVALID_CONFIG, msg, details)
+def _refusal(msg: str, details: str, key: str = "") -> CniError:
+    return CniError(Code.INVALID_CONFIG, msg, details, key=key)

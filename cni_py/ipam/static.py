@@ -9,10 +9,12 @@ import msgspec
 from cni_py.spec.addresses import IP, Cidr, parse_cidr, parse_ip
 from cni_py.spec.args import load_args
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 from cni_py.spec.results import DNS, IPConfig, Result, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
 
@@ -102,13 +104,18 @@ def status(call: Call[Config]) -> None:
     _ipam(call.config)
 
 
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    return refusals("ipam.addresses", _addresses, call)
+
+
 def gc(call: Call[PluginConfig], collection: Collection) -> None:
     """Nothing is kept."""
 
 
 def _ipam(config: Config) -> _Ipam:
     if config.ipam is None:
-        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key")
+        raise CniError(Code.INVALID_CONFIG, "IPAM config missing 'ipam' key", key="ipam")
     return config.ipam
 
 
@@ -127,7 +134,8 @@ def _addresses(call: Call[Config]) -> tuple[IPConfig, ...]:
     for index, one in enumerate(ipam.addresses):
         if one.gateway is not None and one.gateway.version != one.address.version:
             msg = f"gateway {one.gateway} is not of the family of {one.address}"
-            raise CniError(Code.INVALID_CONFIG, msg, f"ipam.addresses[{index}].gateway")
+            key = f"ipam.addresses[{index}].gateway"
+            raise CniError(Code.INVALID_CONFIG, msg, key, key=key)
     named = tuple(IPConfig(one.address, one.gateway) for one in ipam.addresses)
     return _usable((*named, *_from_args(call.args)), call.request.cni_version)
 

@@ -21,7 +21,7 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface
 
 from . import bandwidth_check, ifb, interface
-from .bandwidth_config import Config, DelConfig, plan_of
+from .bandwidth_config import Config, DelConfig, mistakes, plan_of
 from .shaping import CLASSES, DEFAULTS, HANDLE, QUEUE, host_end, leading, sorting, waiting
 from .teardown import Teardown
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .bandwidth_config import Plan
 
-__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "status"]
+__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "mistakes", "status"]
 
 _NEEDED = ("tbf", "ingress")
 

@@ -10,10 +10,13 @@ from cni_py.kernel import tc
 from cni_py.kernel.tc import Bucket
 from cni_py.spec.addresses import Cidr
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.addresses import Network
+    from cni_py.spec.call import Call
 
 Bits: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
 Subnets: TypeAlias = tuple[Cidr, ...] | None
@@ -97,14 +100,29 @@ def plan_of(config: Config) -> Plan:
     One rate or burst in the configuration itself, 0 too, and the runtime's are not looked at: so
     does the reference. Its subnets are the configuration's where it has some, else the runtime's.
     """
-    runtime = config.runtime_config.bandwidth or Limits()
-    own = (config.ingress_rate, config.ingress_burst, config.egress_rate, config.egress_burst)
-    source = runtime if own == (None,) * 4 else config
+    source, runtime = _source(config)
     return Plan(
         _bucket("ingress", source.ingress_rate or 0, source.ingress_burst or 0),
         _bucket("egress", source.egress_rate or 0, source.egress_burst or 0),
         *_subnets(config, runtime),
     )
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    source, runtime = _source(call.config)
+    given = (source.ingress_rate or 0, source.ingress_burst or 0)
+    yield from refusals("ingressRate", _bucket, "ingress", *given)
+    given = (source.egress_rate or 0, source.egress_burst or 0)
+    yield from refusals("egressRate", _bucket, "egress", *given)
+    yield from refusals("shapedSubnets", _subnets, call.config, runtime)
+
+
+def _source(config: Config) -> tuple[Config | Limits, Limits]:
+    """What has the rates and bursts that count, and what the runtime says."""
+    runtime = config.runtime_config.bandwidth or Limits()
+    own = (config.ingress_rate, config.ingress_burst, config.egress_rate, config.egress_burst)
+    return (runtime if own == (None,) * 4 else config), runtime
 
 
 def _subnets(config: Config, runtime: Limits) -> tuple[tuple[Network, ...], bool]:

@@ -22,7 +22,7 @@ from cni_py.spec.errors import CniError, Code
 from cni_py.spec.results import Interface, IPConfig, Result, Route
 
 from . import bridge_device, interface, masquerade, paired, routed_port, spoof_check, veth
-from .bridge_config import Config, Plan, plan_of
+from .bridge_config import Config, Plan, mistakes, plan_of
 from .evidence import Evidence
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from cni_py.spec.collection import Collection
 
     from .veth import Sides
+
+__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "mistakes", "status"]
 
 _PORT_UP_SECONDS = 2.5
 # The places of the entries in `interfaces`.

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 
 from . import bridge_device, interface, masquerade
 from . import mtu as mtu_key
-from .hardware_address import requested_mac
-from .paired import PairedConfig, backend_of, require_mtu
+from .hardware_address import mac_mistakes, requested_mac
+from .paired import PairedConfig, backend_of, masquerade_mistakes, require_mtu
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cni_py.spec.call import Call
 
@@ -83,30 +83,44 @@ class Plan(NamedTuple):
 def plan_of(call: Call[Config]) -> Plan:
     """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
     config = call.config
-    validate_device_name(config.bridge, "bridge")
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
-    if config.hairpin_mode and config.promisc_mode:
-        msg = "cannot set hairpin mode and promiscuous mode at the same time"
-        raise CniError(Code.INVALID_CONFIG, msg, "hairpinMode and promiscMode are both true")
-    if config.ipam.type and config.disable_container_interface:
-        msg = "cannot use IPAM when DisableContainerInterface flag is set"
-        raise CniError(Code.INVALID_CONFIG, msg, f'ipam.type is "{config.ipam.type}"')
-    if not 0 <= config.vlan <= _MAX_VLAN:
-        msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
-        raise CniError(Code.INVALID_CONFIG, msg, "in the key vlan")
+    require_none(mistakes(call))
     mtu = mtu_key.of(call)
     require_mtu(mtu)
-    interface.require_reportable(call)
     gateway = config.is_gateway or config.is_default_gateway
-    if gateway and config.vlan and config.ipam.type:
-        bridge_device.vlan_interface_name(config.bridge, config.vlan)
-    _require_routable(config, gateway=gateway)
     backend = backend_of(config)
     if config.macspoofchk:
         masquerade.require_backend(masquerade.NFTABLES)
     mac = requested_mac(config.runtime_config, config.args, call.args)
     return Plan(mac, mtu, _trunk(config.vlan_trunk or ()), gateway, backend)
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
+    yield from refusals("bridge", validate_device_name, config.bridge, "bridge")
+    if config.hairpin_mode and config.promisc_mode:
+        msg = "cannot set hairpin mode and promiscuous mode at the same time"
+        details = "hairpinMode and promiscMode are both true"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="promiscMode")
+    if config.ipam.type and config.disable_container_interface:
+        msg = "cannot use IPAM when DisableContainerInterface flag is set"
+        details = f'ipam.type is "{config.ipam.type}"'
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="disableContainerInterface")
+    if not 0 <= config.vlan <= _MAX_VLAN:
+        msg = f"invalid VLAN ID {config.vlan} (must be between 0 and {_MAX_VLAN})"
+        yield CniError(Code.INVALID_CONFIG, msg, "in the key vlan", key="vlan")
+    yield from refusals("mtu", require_mtu, mtu_key.fixed(config.mtu))
+    yield from refusals("ipam", interface.require_reportable, call)
+    gateway = config.is_gateway or config.is_default_gateway
+    if gateway and config.vlan and config.ipam.type:
+        name = bridge_device.vlan_interface_name
+        yield from refusals("bridge", name, config.bridge, config.vlan)
+    yield from refusals("overflow", _require_routable, config, gateway=gateway)
+    yield from masquerade_mistakes(config)
+    yield from mac_mistakes(call)
+    yield from refusals("vlanTrunk", _trunk, config.vlan_trunk or ())
 
 
 def _require_routable(config: Config, *, gateway: bool) -> None:
@@ -153,6 +167,6 @@ def _vids(one: VlanTrunk, path: str) -> set[int]:
         problem = "incorrect trunk id parameter"
     if problem:
         details = f"{path} has minID {lowest}, maxID {highest}, id {one.id}: 1 to {_MAX_VLAN}"
-        raise CniError(Code.INVALID_CONFIG, problem, details)
+        raise CniError(Code.INVALID_CONFIG, problem, details, key=path)
     vids = set() if one.id is None else {one.id}
     return vids if lowest is None or highest is None else vids | set(range(lowest, highest + 1))

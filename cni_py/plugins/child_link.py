@@ -21,8 +21,8 @@ from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
-from cni_py.spec.names import MAX_IFNAME_BYTES, validate_device_name, validate_new_ifname
+from cni_py.spec.errors import CniError, Code, refusals
+from cni_py.spec.names import MAX_IFNAME_BYTES, validate_device_name
 from cni_py.spec.results import Interface, IPConfig, Result
 
 from . import interface
@@ -32,7 +32,7 @@ from .teardown import detaching
 from .veth import ALIAS_BYTES, Sides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cni_py.kernel.child_links import Child
     from cni_py.kernel.links import Link
@@ -76,21 +76,19 @@ class Parent(NamedTuple):
     inside: bool
 
 
-def validate(call: Call[Any], *, addressed: bool = False) -> None:
-    """Check what needs no kernel. Raises CniError 7, or 4 for CNI_IFNAME.
+def mistakes(call: Call[Any], *, addressed: bool = False) -> Iterator[CniError]:
+    """What an ADD of each of the three refuses on every host.
 
     `addressed` says that addresses come from elsewhere than IPAM.
     """
     config = call.config
     if config.master:
-        _validate_master(config.master)
+        yield from refusals("master", _validate_master, config.master)
     if mtu_key.fixed(config.mtu) < 0:
         msg = f"invalid MTU {config.mtu}"
-        raise CniError(Code.INVALID_CONFIG, msg, "mtu is 0 (the parent's) or more")
-    if call.verb != "ADD":
-        return
-    validate_new_ifname(call.ifname)
-    interface.require_reportable(call, addressed=addressed)
+        details = "mtu is 0 (the parent's) or more"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="mtu")
+    yield from refusals("ipam", interface.require_reportable, call, addressed=addressed)
 
 
 def parent_of(sides: Sides, config: Config, master: str) -> Parent:

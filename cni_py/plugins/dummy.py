@@ -11,16 +11,18 @@ from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface
 
 from . import interface, mtu, sandbox
-from .hardware_address import Args, Mac, requested_mac
+from .hardware_address import Args, Mac, mac_mistakes, requested_mac
 from .mtu import Mtu
 from .teardown import detaching
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
@@ -109,8 +111,17 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 def checked(call: Call[Config]) -> str:
     """Check what types cannot say; returns the hardware address. Raises CniError 7."""
     config = call.config
-    if not config.ipam.type:
-        msg = "dummy interface requires an IPAM configuration"
-        raise CniError(Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty")
+    require_none(mistakes(call))
     mtu.require(mtu.of(call), _MIN_MTU, _MAX_MTU)
     return requested_mac(config.runtime_config, config.args, call.args, config.mac)
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    if not call.config.ipam.type:
+        msg = "dummy interface requires an IPAM configuration"
+        yield CniError(
+            Code.INVALID_CONFIG, msg, "the key ipam.type is missing or empty", key="ipam"
+        )
+    yield from refusals("mtu", mtu.require, mtu.fixed(call.config.mtu), _MIN_MTU, _MAX_MTU)
+    yield from mac_mistakes(call, call.config.mac)

@@ -16,7 +16,7 @@ from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, require_none
 
 from . import firewall_iptables, firewall_nftables, firewall_record, firewall_zone, interface
 from . import records as kept
@@ -26,6 +26,8 @@ from .firewall_record import ISOLATED, OPEN, RECORDS, SAME_BRIDGE, Record
 from .teardown import Teardown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.links import Link
     from cni_py.kernel.nftables import Command
     from cni_py.spec.call import Call
@@ -194,26 +196,34 @@ def _previous(call: Call[Config]) -> Result:
 
 def checked(call: Call[Config]) -> str:
     """Check what types cannot say; returns the backend, which can be used. Raises CniError."""
-    config = call.config
-    if config.ingress_policy not in ("", *_POLICIES):
-        msg = f'unknown ingress policy: "{config.ingress_policy}"'
-        raise CniError(Code.INVALID_CONFIG, msg, f"ingressPolicy is one of {', '.join(_POLICIES)}")
-    if config.backend not in ("", *_BACKENDS):
-        msg = f'unknown backend: "{config.backend}"'
-        raise CniError(Code.INVALID_CONFIG, msg, f"backend is one of {', '.join(_BACKENDS)}")
-    chain = config.iptables_admin_chain_name
-    if not _CHAIN_NAME.fullmatch(chain) or chain in _TAKEN_CHAINS:
-        msg = f'iptablesAdminChainName "{chain}" cannot be the name of a chain'
-        details = "up to 28 letters, digits, `_`, `-`, `.`, `:`; none of the plugin's own chains"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-    if not config.firewalld_zone:
-        raise CniError(Code.INVALID_CONFIG, "firewalldZone is empty", "it names a zone")
-    backend = config.backend or _default_backend()
+    require_none(mistakes(call))
+    backend = call.config.backend or _default_backend()
     if backend == NFTABLES:
         nftables()
     elif backend == FIREWALLD:
         firewalld.require().close()
     return backend
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
+    if config.ingress_policy not in ("", *_POLICIES):
+        msg = f'unknown ingress policy: "{config.ingress_policy}"'
+        details = f"ingressPolicy is one of {', '.join(_POLICIES)}"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="ingressPolicy")
+    if config.backend not in ("", *_BACKENDS):
+        msg = f'unknown backend: "{config.backend}"'
+        details = f"backend is one of {', '.join(_BACKENDS)}"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="backend")
+    chain = config.iptables_admin_chain_name
+    if not _CHAIN_NAME.fullmatch(chain) or chain in _TAKEN_CHAINS:
+        msg = f'iptablesAdminChainName "{chain}" cannot be the name of a chain'
+        details = "up to 28 letters, digits, `_`, `-`, `.`, `:`; none of the plugin's own chains"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="iptablesAdminChainName")
+    if not config.firewalld_zone:
+        msg, details = "firewalldZone is empty", "it names a zone"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="firewalldZone")
 
 
 def _default_backend() -> str:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import string
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cni_py.spec.args import load_args
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cni_py.spec.call import Call
 
 _FORMS = ((":", 6, 2), ("-", 6, 2), (".", 3, 4))
 _MULTICAST = 0x01
@@ -43,6 +49,12 @@ def requested_mac(runtime_config: Mac, args: Args, cni_args: str, configured: st
     return next((parse_mac(text, source) for source, text in sources if text), "")
 
 
+def mac_mistakes(call: Call[Any], configured: str = "") -> Iterator[CniError]:
+    """The refusal of the address asked for, if it is none; `configured` is the key `mac`."""
+    config = call.config
+    return refusals("mac", requested_mac, config.runtime_config, config.args, call.args, configured)
+
+
 def parse_mac(text: str, source: str) -> str:
     """`aa:bb:...`, `aa-bb-...` or `aabb.ccdd.eeff` as lower-case text with colons (J-06).
 
@@ -55,7 +67,8 @@ def parse_mac(text: str, source: str) -> str:
         if not packed[0] & _MULTICAST and any(packed):
             return packed.hex(":")
         problem = "is no address of one interface (multicast or zero)"
-    raise CniError(Code.INVALID_CONFIG, f'invalid mac "{text}": it {problem}', f"in {source}")
+    msg = f'invalid mac "{text}": it {problem}'
+    raise CniError(Code.INVALID_CONFIG, msg, f"in {source}", key=source.removeprefix("the key "))
 
 
 def _digits(text: str) -> str:

@@ -19,7 +19,7 @@ from cni_py.spec.results import Interface, Result
 
 from . import host_device_return as returning
 from . import interface, sandbox
-from .host_device_config import Config, DelConfig, find, not_found, selection_of
+from .host_device_config import Config, DelConfig, find, mistakes, not_found, selection_of
 from .host_device_record import RECORDS, Record, record_of
 from .teardown import Teardown, detaching
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from cni_py.spec.collection import Collection
 
     from .host_device_config import Selection
+
+
+__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "mistakes", "status"]
 
 
 def add(call: Call[Config]) -> Result:

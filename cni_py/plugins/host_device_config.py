@@ -9,13 +9,15 @@ import msgspec
 
 from cni_py.kernel import links, sysfs
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 
 from . import interface
 from .hardware_address import parse_mac
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.call import Call
@@ -85,8 +87,28 @@ def selection_of(call: Call[Config]) -> Selection:
         return _by_id(config.runtime_config.device_id)
     if config.pci_bus_id:
         return _by_address(config.pci_bus_id)
+    raise _unnamed()
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host, as far as the runtime brings nothing else."""
+    config = call.config
+    yield from refusals("ipam", interface.require_reportable, call)
+    if config.device:
+        yield from refusals("device", validate_device_name, config.device, "device")
+    elif config.hwaddr:
+        yield from refusals("hwaddr", parse_mac, config.hwaddr, "hwaddr")
+    elif config.kernelpath:
+        yield from refusals("kernelpath", _by_path, config.kernelpath)
+    elif config.pci_bus_id:
+        yield from refusals("pciBusID", _require_name, config.pci_bus_id, "pciBusID")
+    elif not config.capabilities.get("deviceID", False):
+        yield _unnamed()
+
+
+def _unnamed() -> CniError:
     msg = 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"'
-    raise CniError(Code.INVALID_CONFIG, msg, "or the runtime passes runtimeConfig.deviceID")
+    return CniError(Code.INVALID_CONFIG, msg, "or the runtime passes runtimeConfig.deviceID")
 
 
 def find(host: Netlink, selection: Selection) -> Link | None:

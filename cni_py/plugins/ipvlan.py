@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from cni_py.kernel import child_links
 from cni_py.kernel.child_links import IPVLAN_MODES, Child
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, require_none
+from cni_py.spec.names import validate_new_ifname
 
 from . import child_link, interface, mtu
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
@@ -92,12 +95,20 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 def child_of(call: Call[Config], *, addressed: bool = False) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_IFNAME."""
     config = call.config
-    child_link.validate(call, addressed=addressed)
-    mode = config.mode or _DEFAULT_MODE
-    if mode not in IPVLAN_MODES:
-        details = f"mode is one of {', '.join(IPVLAN_MODES)}"
-        raise CniError(Code.INVALID_CONFIG, f'unknown ipvlan mode: "{config.mode}"', details)
-    return Child(_KIND, child_links.ipvlan_data(mode), mtu=mtu.of(call))
+    if call.verb == "ADD":
+        validate_new_ifname(call.ifname)
+    require_none(mistakes(call, addressed=addressed))
+    data = child_links.ipvlan_data(config.mode or _DEFAULT_MODE)
+    return Child(_KIND, data, mtu=mtu.of(call))
+
+
+def mistakes(call: Call[Config], *, addressed: bool = False) -> Iterator[CniError]:
+    """What ADD refuses on every host; `addressed` where the chain brings addresses."""
+    mode = call.config.mode
+    yield from child_link.mistakes(call, addressed=addressed)
+    if mode not in ("", *IPVLAN_MODES):
+        msg, details = f'unknown ipvlan mode: "{mode}"', f"mode is one of {', '.join(IPVLAN_MODES)}"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="mode")
 
 
 def _chained_master(previous: Result | None) -> str:

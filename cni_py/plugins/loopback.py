@@ -15,6 +15,8 @@ from cni_py.spec.results import Interface, IPConfig, Result
 from . import interface
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
 
@@ -77,6 +79,11 @@ def check(call: Call[PluginConfig]) -> None:
 
 def status(call: Call[PluginConfig]) -> None:
     """Always ready."""
+
+
+def mistakes(call: Call[PluginConfig]) -> Iterator[CniError]:  # noqa: ARG001 - a handler's form
+    """There are no keys."""
+    return iter(())
 
 
 def gc(call: Call[PluginConfig], collection: Collection) -> None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from cni_py.kernel import child_links
 from cni_py.kernel.child_links import MACVLAN_MODES, Child
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, require_none
+from cni_py.spec.names import validate_new_ifname
 
 from . import child_link, interface, mtu
-from .hardware_address import Args, Mac, requested_mac
+from .hardware_address import Args, Mac, mac_mistakes, requested_mac
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
@@ -94,14 +97,25 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 def child_of(call: Call[Config]) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_ARGS."""
     config = call.config
-    child_link.validate(call)
-    mode = config.mode or _DEFAULT_MODE
-    if mode not in MACVLAN_MODES:
-        details = f"mode is one of {', '.join(MACVLAN_MODES)}"
-        raise CniError(Code.INVALID_CONFIG, f'unknown macvlan mode: "{config.mode}"', details)
-    if not 0 <= config.bcqueuelen <= _MAX_QUEUE_LENGTH:
-        msg = f"invalid bcqueuelen {config.bcqueuelen}"
-        raise CniError(Code.INVALID_CONFIG, msg, f"it is 0 to {_MAX_QUEUE_LENGTH}")
-    data = child_links.macvlan_data(mode, config.bcqueuelen)
+    if call.verb == "ADD":
+        validate_new_ifname(call.ifname)
+    require_none(mistakes(call))
+    data = child_links.macvlan_data(config.mode or _DEFAULT_MODE, config.bcqueuelen)
     mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
     return Child(_KIND, data, mac, mtu.of(call))
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
+    yield from child_link.mistakes(call)
+    if config.mode not in ("", *MACVLAN_MODES):
+        msg, details = (
+            f'unknown macvlan mode: "{config.mode}"',
+            f"mode is one of {', '.join(MACVLAN_MODES)}",
+        )
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="mode")
+    if not 0 <= config.bcqueuelen <= _MAX_QUEUE_LENGTH:
+        msg, details = f"invalid bcqueuelen {config.bcqueuelen}", f"it is 0 to {_MAX_QUEUE_LENGTH}"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="bcqueuelen")
+    yield from mac_mistakes(call, config.mac)

@@ -76,12 +76,17 @@ def choose_backend(configured: str | None) -> str:
 
     Raises CniError 7 for another name.
     """
-    if configured in (NFTABLES, IPTABLES):
-        return configured
+    require_known(configured)
     if configured:
+        return configured
+    return IPTABLES if nftables_if_installed() is None and iptables.available(4) else NFTABLES
+
+
+def require_known(configured: str | None) -> None:
+    """Raises CniError 7 for an `ipMasqBackend` of another name."""
+    if configured and configured not in (NFTABLES, IPTABLES):
         msg = f'unknown ipmasq backend "{configured}"'
         raise CniError(Code.INVALID_CONFIG, msg, f'ipMasqBackend is "{NFTABLES}" or "{IPTABLES}"')
-    return IPTABLES if nftables_if_installed() is None and iptables.available(4) else NFTABLES
 
 
 def require_backend(backend: str) -> None:

@@ -11,7 +11,7 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 
 from . import interface, masquerade, veth
 from . import mtu as mtu_key
@@ -20,7 +20,7 @@ from .mtu import Mtu
 from .teardown import Teardown, detaching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from cni_py.kernel.links import Link
     from cni_py.spec.addresses import Cidr
@@ -56,6 +56,13 @@ C = TypeVar("C", bound=PairedConfig)
 def require_mtu(mtu: int) -> None:
     """Raises CniError 7 for what no veth can have."""
     mtu_key.require(mtu, _MIN_MTU, _MAX_MTU)
+
+
+def masquerade_mistakes(config: PairedConfig) -> Iterator[CniError]:
+    """A backend of an unknown name, where something is to masquerade."""
+    if config.ip_masq and config.ipam.type:
+        check = masquerade.require_known
+        yield from refusals("ipMasqBackend", check, config.ip_masq_backend)
 
 
 def backend_of(config: PairedConfig) -> str:

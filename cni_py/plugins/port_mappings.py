@@ -11,14 +11,15 @@ from cni_py.kernel import iptables
 from cni_py.kernel.nftables import nftables, nftables_if_installed
 from cni_py.spec.addresses import parse_ip
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 
 from . import chained, records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cni_py.spec.addresses import IP, Cidr
+    from cni_py.spec.call import Call
     from cni_py.spec.results import Result
 
 NFTABLES, IPTABLES = "nftables", "iptables"
@@ -252,24 +253,36 @@ def backend_of(config: Config) -> str:
     return IPTABLES if nftables_if_installed() is None and iptables.available(4) else NFTABLES
 
 
-def require_valid(config: Config) -> None:
-    """Check the keys that are of no mapping. Raises CniError 7."""
-    flavour, bit, chain = (
-        flavour_of(config),
-        config.mark_masq_bit,
-        config.external_set_mark_chain,
-    )
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host, in the keys that are of no mapping."""
+    config = call.config
+    bit, chain = config.mark_masq_bit, config.external_set_mark_chain
+    yield from refusals("backend", flavour_of, config)
     if bit is not None and chain:
         msg = "Cannot specify externalSetMarkChain and markMasqBit"
-        raise CniError(Code.INVALID_CONFIG, msg, "the external chain decides about the mark")
+        details = "the external chain decides about the mark"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="markMasqBit")
     if bit is not None and not 0 <= bit < _MARK_BITS:
-        msg = f"MasqMarkBit must be between 0 and {_MARK_BITS - 1}"
-        raise CniError(Code.INVALID_CONFIG, msg, f"markMasqBit is {bit}")
+        msg, details = (
+            f"MasqMarkBit must be between 0 and {_MARK_BITS - 1}",
+            f"markMasqBit is {bit}",
+        )
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="markMasqBit")
     if chain and not _is_chain(chain):
         msg = f'externalSetMarkChain "{chain}" is not the name of a chain'
-        raise CniError(Code.INVALID_CONFIG, msg, f"1 to {_CHAIN_BYTES} letters, no blank or quote")
+        details = f"1 to {_CHAIN_BYTES} letters, no blank or quote"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="externalSetMarkChain")
     for name, tokens in _conditions(config).items():
-        _require_tokens(name, tokens, flavour)
+        # Whose syntax it is nobody knows where the backend itself is wrong.
+        backend = _flavour_if_known(config)
+        yield from refusals(name, _require_tokens, name, tokens, backend)
+
+
+def _flavour_if_known(config: Config) -> str:
+    try:
+        return flavour_of(config)
+    except CniError:
+        return ""
 
 
 def _is_chain(name: str) -> bool:

@@ -19,7 +19,7 @@ from cni_py.kernel.nft_table import INET
 from cni_py.kernel.nftables import nftables_if_installed
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
-from cni_py.spec.errors import CniError
+from cni_py.spec.errors import CniError, require_none
 
 from . import (
     flushed,
@@ -43,8 +43,8 @@ from .port_mappings import (
     conditions_of,
     mapped,
     mark_of,
+    mistakes,
     require_backend,
-    require_valid,
 )
 from .teardown import Teardown
 
@@ -67,7 +67,17 @@ if TYPE_CHECKING:
     _Ways = dict[int, tuple[Way | None, Link | None]]
     _Finder = Callable[[Netlink, Mapped], Iterable[Flow]]
 
-__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "restored", "status"]
+__all__ = [
+    "Config",
+    "DelConfig",
+    "add",
+    "check",
+    "delete",
+    "gc",
+    "mistakes",
+    "restored",
+    "status",
+]
 
 # Protocols without a first packet that the kernel would know: a flow stays with its old end.
 _FLUSHED = ("udp", "sctp")
@@ -80,7 +90,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@+-]+")
 def add(call: Call[Config]) -> Result:
     """Forward the ports; the previous result is passed on as it came."""
     result = interface.previous(call)
-    require_valid(call.config)
+    require_none(mistakes(call))
     if not call.config.runtime_config.port_mappings:
         return result
     with interface.require_netns(call, open_netns(call.netns)) as container:
@@ -124,7 +134,7 @@ def delete(call: Call[Config] | Call[DelConfig]) -> None:
 def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     result = interface.previous(call)
-    require_valid(call.config)
+    require_none(mistakes(call))
     if not call.config.runtime_config.port_mappings:
         return
     record = RECORDS.load(call.attachment)
@@ -154,7 +164,7 @@ def check(call: Call[Config]) -> None:
 def status(call: Call[Config]) -> None:
     """Raises CniError 50 when an ADD could not succeed, and 51 where published ports are not."""
     with unavailable():
-        require_valid(call.config)
+        require_none(mistakes(call))
         backend = backend_of(call.config)
         require_backend(backend, (4,))
     if backend == NFTABLES:

@@ -13,17 +13,19 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.attachment import network_key
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 from cni_py.spec.names import validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
 from . import host_routes, interface, masquerade, paired, veth
 from . import mtu as mtu_key
 from .evidence import Evidence
-from .hardware_address import requested_mac
+from .hardware_address import mac_mistakes, requested_mac
 from .paired import PairedConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.links import Link
     from cni_py.spec.attachment import Attachment
     from cni_py.spec.call import Call
@@ -147,13 +149,22 @@ def plan_of(call: Call[Config]) -> Plan:
     config = call.config
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
-    if not config.ipam.type:
-        msg = "ptp needs an IPAM plugin: ipam.type is missing"
-        raise CniError(Code.INVALID_CONFIG, msg, 'for instance "host-local"')
+    require_none(mistakes(call))
     mtu = mtu_key.of(call)
     paired.require_mtu(mtu)
     mac = requested_mac(config.runtime_config, config.args, call.args)
     return Plan(mac, mtu, paired.backend_of(config))
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
+    if not config.ipam.type:
+        msg = "ptp needs an IPAM plugin: ipam.type is missing"
+        yield CniError(Code.INVALID_CONFIG, msg, 'for instance "host-local"', key="ipam")
+    yield from refusals("mtu", paired.require_mtu, mtu_key.fixed(config.mtu))
+    yield from mac_mistakes(call)
+    yield from paired.masquerade_mistakes(config)
 
 
 # ADD.

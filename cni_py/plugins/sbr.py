@@ -24,7 +24,7 @@ from cni_py.spec.errors import CniError, Code
 from . import interface, records, sandbox, sbr_plan
 from .chained import container_ips
 from .evidence import Evidence
-from .sbr_plan import Config, DelConfig
+from .sbr_plan import Config, DelConfig, mistakes
 from .sbr_record import RECORDS, OwnRule, Record, delete_foreign, undo
 from .teardown import Teardown
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .sbr_plan import Plan
 
-__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "status"]
+__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "mistakes", "status"]
 
 
 def add(call: Call[Config]) -> Result:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cni_py.kernel import kept_routes, routes
 from cni_py.spec.addresses import cidr, default_route, parse_ip
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals
 from cni_py.spec.results import Route
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cni_py.kernel.netlink import Request
     from cni_py.kernel.rules import Rule
     from cni_py.spec.addresses import IP, Cidr, Network
+    from cni_py.spec.call import Call
     from cni_py.spec.results import IPConfig
 
 # The first table that is given out, as the reference's.
@@ -69,7 +70,7 @@ def gateways(config: Config) -> dict[int, IP]:
     table = config.table
     if table is not None and not 1 <= table <= _LAST_TABLE:
         msg, details = f"invalid table {table}", f"table is 1 to {_LAST_TABLE}, or absent"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
+        raise CniError(Code.INVALID_CONFIG, msg, details, key="table")
     if len(config.gateways) > _VERSIONS:
         msg = "gateways list cannot contain more than 2 entries (one IPv4, one IPv6)"
         raise CniError(Code.INVALID_CONFIG, msg, f"got {len(config.gateways)}")
@@ -89,6 +90,11 @@ def gateways(config: Config) -> dict[int, IP]:
             raise CniError(Code.INVALID_CONFIG, msg, details)
         found[gateway.version] = gateway
     return found
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    return refusals("gateways", gateways, call.config)
 
 
 def plan(

@@ -14,17 +14,19 @@ from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import IpamType, PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 from cni_py.spec.names import validate_device_name, validate_new_ifname
 from cni_py.spec.results import Interface, Result
 
 from . import interface, sandbox
 from . import mtu as mtu_key
-from .hardware_address import Args, Mac, requested_mac
+from .hardware_address import Args, Mac, mac_mistakes, requested_mac
 from .mtu import Mtu
 from .teardown import detaching
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
     from cni_py.kernel.netlink import Request as NetlinkRequest
@@ -77,16 +79,25 @@ class Plan(NamedTuple):
 def plan_of(call: Call[Config]) -> Plan:
     """Check what types cannot say. Raises CniError 7, or 4 for CNI_ARGS."""
     config = call.config
-    if config.bridge:
-        validate_device_name(config.bridge, "bridge")
     if call.verb == "ADD":
         validate_new_ifname(call.ifname)
+    require_none(mistakes(call))
     mtu = mtu_key.of(call)
     mtu_key.require(mtu, kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
-    interface.require_reportable(call)
     mac = requested_mac(config.runtime_config, config.args, call.args, config.mac)
     device = kernel_tap.Wanted(call.ifname, config.owner, config.group, config.multi_queue)
     return Plan(device, mac, mtu)
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
+    if config.bridge:
+        yield from refusals("bridge", validate_device_name, config.bridge, "bridge")
+    limits = (kernel_tap.MIN_MTU, kernel_tap.MAX_MTU)
+    yield from refusals("mtu", mtu_key.require, mtu_key.fixed(config.mtu), *limits)
+    yield from refusals("ipam", interface.require_reportable, call)
+    yield from mac_mistakes(call, config.mac)
 
 
 def add(call: Call[Config]) -> Result:

@@ -19,7 +19,7 @@ from cni_py.spec.errors import CniError, Code
 from . import interface, records, sandbox, tuning_backup
 from .teardown import Teardown
 from .tuning_backup import Backup, SysctlValue
-from .tuning_config import Config, DelConfig, wanted
+from .tuning_config import Config, DelConfig, mistakes, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _IPV6_MTU = 1280
 _DISABLES_IPV6 = "disable_ipv6"
 
-__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "status"]
+__all__ = ["Config", "DelConfig", "add", "check", "delete", "gc", "mistakes", "status"]
 
 
 def add(call: Call[Config]) -> Result:

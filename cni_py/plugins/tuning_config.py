@@ -9,7 +9,7 @@ import msgspec
 
 from cni_py.spec.args import load_args
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 
 from . import mtu as mtus
 from . import tuning_sysctl
@@ -17,6 +17,8 @@ from .hardware_address import Mac, parse_mac
 from .mtu import Mtu
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.call import Call
 
     from .tuning_sysctl import Sysctl
@@ -113,23 +115,43 @@ class Wanted(NamedTuple):
 def wanted(call: Call[Config]) -> Wanted:
     """What the configuration, CNI_ARGS and `args` ask for together. Raises CniError 7 or 4."""
     config, asked = call.config, call.config.args.cni
-    if config.folder == "/":
-        raise CniError(Code.INVALID_CONFIG, "dataDir is /", "the folder is tuning's own")
+    require_none(mistakes(call))
     mtu = asked.mtu if asked.mtu is not None else mtus.of(call)
     mtus.require(mtu, _MIN_MTU, _MAX_MTU)
-    length = asked.tx_queue_length
-    length = config.tx_queue_length if length is None else length
-    if length is not None and not 0 <= length <= _MAX_QUEUE_LENGTH:
-        msg = f"invalid txQLen {length}"
-        raise CniError(Code.INVALID_CONFIG, msg, f"txQLen is 0 to {_MAX_QUEUE_LENGTH}")
     return Wanted(
         sysctls=_sysctls(call),
         mac=_mac(call),
         promisc=config.promisc if asked.promisc is None else asked.promisc,
         mtu=mtu,
         allmulti=config.allmulti if asked.allmulti is None else asked.allmulti,
-        queue_length=length,
+        queue_length=_queue_length(config),
     )
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host; which keys stand twice in the text is another question."""
+    config, asked = call.config, call.config.args.cni
+    yield from refusals("dataDir", _require_own_folder, config)
+    mtu = asked.mtu if asked.mtu is not None else mtus.fixed(config.mtu)
+    key = "mtu" if asked.mtu is None else "args.cni.mtu"
+    yield from refusals(key, mtus.require, mtu, _MIN_MTU, _MAX_MTU)
+    length = _queue_length(config)
+    if length is not None and not 0 <= length <= _MAX_QUEUE_LENGTH:
+        msg = f"invalid txQLen {length}"
+        details = f"txQLen is 0 to {_MAX_QUEUE_LENGTH}"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="txQLen")
+    yield from refusals("sysctl", _parsed, call)
+    yield from refusals("mac", _mac, call)
+
+
+def _require_own_folder(config: Config) -> None:
+    if config.folder == "/":
+        raise CniError(Code.INVALID_CONFIG, "dataDir is /", "the folder is tuning's own")
+
+
+def _queue_length(config: Config) -> int | None:
+    asked = config.args.cni.tx_queue_length
+    return config.tx_queue_length if asked is None else asked
 
 
 def _sysctls(call: Call[Config]) -> tuple[Sysctl, ...]:
@@ -137,13 +159,17 @@ def _sysctls(call: Call[Config]) -> tuple[Sysctl, ...]:
     if not config.sysctl and not asked.sysctl:
         return ()
     tuning_sysctl.require_distinct(call.request.stdin)
+    parsed = _parsed(call)
+    if call.verb in ("ADD", "STATUS"):
+        tuning_sysctl.require_allowed(parsed.values(), call.ifname or _IFNAME)
+    return tuple(parsed.values())
+
+
+def _parsed(call: Call[Config]) -> dict[str, Sysctl]:
     # STATUS is of no interface.
     ifname = call.ifname or _IFNAME
-    parsed = tuning_sysctl.parse(config.sysctl, ifname)
-    parsed |= tuning_sysctl.parse(asked.sysctl, ifname)
-    if call.verb in ("ADD", "STATUS"):
-        tuning_sysctl.require_allowed(parsed.values(), ifname)
-    return tuple(parsed.values())
+    parsed = tuning_sysctl.parse(call.config.sysctl, ifname)
+    return parsed | tuning_sysctl.parse(call.config.args.cni.sysctl, ifname)
 
 
 def _mac(call: Call[Config]) -> str:

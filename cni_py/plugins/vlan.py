@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from cni_py.kernel import child_links
 from cni_py.kernel.child_links import Child
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, require_none
+from cni_py.spec.names import validate_new_ifname
 
 from . import child_link, interface, mtu
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.links import Link
     from cni_py.kernel.netlink import Netlink
     from cni_py.spec.call import Call
@@ -78,17 +81,26 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 def child_of(call: Call[Config]) -> Child:
     """What the configuration asks for, checked. Raises CniError 7, or 4 for CNI_IFNAME."""
     config = call.config
+    if call.verb == "ADD":
+        validate_new_ifname(call.ifname)
+    require_none(mistakes(call))
+    return Child(_KIND, child_links.vlan_data(config.vlan_id), mtu=mtu.of(call))
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
+    config = call.config
     if not config.master:
         msg = (
             '"master" field is required. '
             "It specifies the host interface name to create the VLAN for"
         )
-        raise CniError(Code.INVALID_CONFIG, msg, "the key master is missing or empty")
-    child_link.validate(call)
+        details = "the key master is missing or empty"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="master")
+    yield from child_link.mistakes(call)
     if not 0 <= config.vlan_id <= _MAX_VLAN:
         msg = f"invalid VLAN ID {config.vlan_id} (must be between 0 and {_MAX_VLAN})"
-        raise CniError(Code.INVALID_CONFIG, msg, "in the key vlanId")
-    return Child(_KIND, child_links.vlan_data(config.vlan_id), mtu=mtu.of(call))
+        yield CniError(Code.INVALID_CONFIG, msg, "in the key vlanId", key="vlanId")
 
 
 def _require_up(parent: Link) -> None:

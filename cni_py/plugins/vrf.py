@@ -16,13 +16,15 @@ from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.config import PluginConfig
-from cni_py.spec.errors import CniError, Code
+from cni_py.spec.errors import CniError, Code, refusals, require_none
 from cni_py.spec.names import validate_device_name
 
 from . import interface, sandbox
 from .teardown import Teardown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.kernel.kept_routes import KeptRoute
     from cni_py.kernel.links import Link
     from cni_py.kernel.netns import Netns
@@ -133,19 +135,27 @@ def gc(call: Call[DelConfig], collection: Collection) -> None:
 
 def checked(call: Call[Config]) -> Config:
     """Check what types cannot say. Raises CniError 7."""
+    require_none(mistakes(call))
+    return call.config
+
+
+def mistakes(call: Call[Config]) -> Iterator[CniError]:
+    """What ADD refuses on every host."""
     config = call.config
     if not config.vrfname:
         msg = "configuration is expected to have a valid vrf name"
-        raise CniError(Code.INVALID_CONFIG, msg, "the key vrfname is missing or empty")
-    validate_device_name(config.vrfname, "vrfname")
-    if config.vrfname == call.ifname:
-        msg = f'vrfname "{config.vrfname}" is the name of the interface'
-        raise CniError(Code.INVALID_CONFIG, msg, "a VRF is an interface of its own")
+        details = "the key vrfname is missing or empty"
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="vrfname")
+    else:
+        yield from refusals("vrfname", validate_device_name, config.vrfname, "vrfname")
+        if config.vrfname == call.ifname:
+            msg = f'vrfname "{config.vrfname}" is the name of the interface'
+            details = "a VRF is an interface of its own"
+            yield CniError(Code.INVALID_CONFIG, msg, details, key="vrfname")
     if not 0 <= config.table <= _LAST_TABLE or config.table in _SYSTEM_TABLES:
         msg = f"invalid table {config.table}"
         details = f"table is 0 (one that is free) or 1 to {_LAST_TABLE}, but not 253 to 255"
-        raise CniError(Code.INVALID_CONFIG, msg, details)
-    return config
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="table")
 
 
 def _require_free(inside: Netlink, link: Link) -> None:

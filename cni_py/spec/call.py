@@ -19,7 +19,7 @@ from .errors import CniError, Code
 from .names import validate_network_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from .collection import Collection
     from .environment import Environment
@@ -115,6 +115,9 @@ class Plugin(Protocol):
 
     def status(self, call: Call[Any]) -> None:
         """Raise CniError 50 or 51 when an ADD could not be served."""
+
+    def mistakes(self, call: Call[Any]) -> Iterator[CniError]:
+        """What is wrong with the configuration itself, whatever the host: ADD raises the first."""
 
     def gc(self, call: Call[Any], collection: Collection) -> None:
         """Take away what the collection takes; go on after what fails."""

@@ -10,6 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from enum import IntEnum
+from typing import TYPE_CHECKING, ParamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+P = ParamSpec("P")
 
 _PASSING = frozenset({
     errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
@@ -40,17 +46,37 @@ class CniError(Exception):
 
     `msg` says what is wrong, with the key and the value; `details` says what would be right, or
     what the kernel said. `code` is any non-negative integer: a delegate may bring a private one.
+    `key` is the path of the key that is wrong, such as `ipam.ranges[0][1].subnet`, where that is
+    known; it is not part of the protocol's object.
     """
 
-    def __init__(self, code: int, msg: str, details: str = "") -> None:
+    def __init__(self, code: int, msg: str, details: str = "", *, key: str = "") -> None:
         super().__init__(msg)
         self.code = int(code)
         self.msg = msg
         self.details = details
+        self.key = key
 
     def __str__(self) -> str:
         """The text form used when one error is quoted inside another: `msg; details`."""
         return f"{self.msg}; {self.details}" if self.details else self.msg
+
+
+def require_none(errors: Iterable[CniError]) -> None:
+    """Raises the first of them."""
+    for error in errors:
+        raise error
+
+
+def refusals(
+    key: str, check: Callable[P, object], *args: P.args, **more: P.kwargs
+) -> Iterator[CniError]:
+    """What the check raises, if it does; `key` is the key it is about where it does not say so."""
+    try:
+        check(*args, **more)
+    except CniError as error:
+        error.key = error.key or key
+        yield error
 
 
 def code_of(number: int) -> Code:

@@ -26,7 +26,7 @@ from cni_py.plugins import (
 from cni_py.skel import EXECUTABLES
 from cni_py.spec.call import gate_version, read_request, typed_call, valid_attachments
 from cni_py.spec.environment import VERBS, Environment
-from cni_py.spec.errors import CniError
+from cni_py.spec.errors import CniError, require_none
 from fuzz.target import RESULT, configurations, require_reportable, split
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _bandwidth(call: Call[Any]) -> None:
 def _portmap(call: Call[Any]) -> None:
     from cni_py.kernel import iptables
 
-    port_mappings.require_valid(call.config)
+    require_none(port_mappings.mistakes(call))
     for tokens in port_mappings.conditions_of(call.config).values():
         # Each is one line of iptables-restore's input.
         assert "\n" not in " ".join(map(iptables.quoted, tokens))
