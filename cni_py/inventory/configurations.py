@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cni_py.ipam import host_local
 from cni_py.runtime import load_folder, parse_network
 from cni_py.runtime.cache import Cache
+from cni_py.runtime.folders import DEFAULT_FOLDER
 from cni_py.spec import conversion
 from cni_py.spec.config import decode_config
 from cni_py.spec.errors import CniError
@@ -66,10 +67,10 @@ class Kept(NamedTuple):
     result: Result
 
 
-def configured(problems: list[Problem]) -> list[Configured]:
-    """The configurations of the host, in their order; what cannot be read is noted."""
+def configured(problems: list[Problem], folder: str = DEFAULT_FOLDER) -> list[Configured]:
+    """The configurations of a folder, in their order; what cannot be read is noted."""
     try:
-        found = load_folder()
+        found = load_folder(folder)
     except CniError as error:
         problems.append(Problem(subject="networks", text=str(error)))
         return []

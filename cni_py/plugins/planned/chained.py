@@ -18,7 +18,7 @@ from cni_py.plugins import (
 from cni_py.plugins import firewall as firewall_plugin
 from cni_py.plugins import vrf as vrf_plugin
 from cni_py.plugins.chained import container_ips
-from cni_py.spec.errors import CniError
+from cni_py.spec.errors import CniError, require_none
 
 from . import notes as shared
 
@@ -35,7 +35,7 @@ _BLOCK = "an IFB device on the host"
 def portmap(call: Call[port_mappings.Config], notes: Notes) -> Result:
     """portmap's."""
     result = interface.previous(call)
-    port_mappings.require_valid(call.config)
+    require_none(port_mappings.mistakes(call))
     if not call.config.runtime_config.port_mappings:
         notes.step("port", "none is asked for")
         return result
