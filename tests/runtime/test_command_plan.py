@@ -133,6 +133,7 @@ def test_addresses_of_host_local(host: Host) -> None:
         host.add("host-local", config, other)
         assert address() == f"10.1.2.{number + 3}/29"
     host.delete("host-local", config, others[1])
+    assert address() == "10.1.2.6/29"
     host.add("host-local", config, others[4])
     assert address() == "10.1.2.3/29"
     # Without the index, as the reference leaves it.
