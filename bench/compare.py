@@ -23,6 +23,7 @@ import chain
 import growth
 import msgspec
 import ports
+import show
 import single
 from host import OURS, Sandboxes, Suite, add_host, enter, own_netns, wait_until_quiet
 from plots import draw_all
@@ -48,6 +49,7 @@ _PARTS = (
     "allocations",
     "containers",
     "ports",
+    "show",
 )
 _BEGINNING = time.monotonic()
 
@@ -117,7 +119,12 @@ def measure(arguments: argparse.Namespace) -> Results:
     # End it with this process, whatever that ends by.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        return _measured(server, arguments.reference, arguments.only or _PARTS, arguments.quick)
+        parts = arguments.only or _PARTS
+        results = _measured(server, arguments.reference, parts, arguments.quick)
+        if "show" in parts:
+            own = Suite("cni-py", OURS, own_netns())
+            results.show = show.looking(own, 100 if arguments.quick else 1000, 5, _say)
+        return results
     finally:
         server.stop()
 

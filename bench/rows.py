@@ -70,6 +70,7 @@ class Results:
     allocations: list[Row] = field(default_factory=list)
     containers: list[Row] = field(default_factory=list)
     ports: list[Row] = field(default_factory=list)
+    show: list[Row] = field(default_factory=list)
     # Ours alone: milliseconds by column, then by step, in order.
     steps: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -83,6 +84,7 @@ class Results:
             *self.standalone,
             *self.memory,
             *self.ports,
+            *self.show,
         )
         found = [verdict for row in rows if (verdict := row.verdict()) is not None]
         growth = self.growth()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import resource
 import subprocess
 import time
 from base64 import b64encode
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from host import OURS, Suite, add_netns, bridge, enter, own_netns, settle
 from rows import Row
 from server import Server
+from tables import comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,14 +50,22 @@ def looking(warm: Suite, count: int, runs: int, say: Callable[[str], None]) -> l
     settle(1 + count / 200)
     rows = []
     for name, arguments in _COMMANDS.items():
-        row = Row(f"cni-py {name}, {count:,} containers", budget=_BUDGET)
+        wall = Row(f"cni-py {name}, {count:,} containers", budget=_BUDGET)
+        processor = Row(f"cni-py {name}, {count:,} containers: processor time")
         for _ in range(runs):
             settle()
-            start = time.perf_counter()
+            used, start = _used(), time.perf_counter()
             subprocess.run([_COMMAND, *arguments], stdout=subprocess.DEVNULL, check=True)
-            row.ours.append((time.perf_counter() - start) * 1000)
-        rows.append(row)
+            wall.ours.append((time.perf_counter() - start) * 1000)
+            processor.ours.append((_used() - used) * 1000)
+        rows += [wall, processor]
     return rows
+
+
+def _used() -> float:
+    """The seconds of processor time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _attach(warm: Suite, index: int) -> None:
@@ -100,9 +109,7 @@ def main() -> None:
         rows = looking(warm, arguments.containers, arguments.runs, print)
     finally:
         server.stop()
-    for row in rows:
-        least, most = min(row.ours), max(row.ours)
-        print(f"{row.work}: {least:.0f} / {statistics.median(row.ours):.0f} / {most:.0f} ms")
+    print(comparison(rows, digits=0))
 
 
 if __name__ == "__main__":

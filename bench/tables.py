@@ -17,24 +17,25 @@ def tables(results: Results) -> dict[str, str]:
     """Each table that there is, by the name that its marks in a document have."""
     made = {"about": _about(results), "budgets": _budgets(results)}
     if results.calls:
-        made["calls"] = _comparison(results.calls)
+        made["calls"] = comparison(results.calls)
         made["steps"] = _steps(results)
     if results.chain:
-        made["chain"] = _comparison(results.chain)
+        made["chain"] = comparison(results.chain)
+    for name, (rows, digits) in {
+        "cpu": (results.cpu, 1),
+        "memory": (results.memory, 1),
+        "at-once": (results.at_once, 0),
+        "ports": (results.ports, 3),
+        "show": (results.show, 0),
+    }.items():
+        if rows:
+            made[name] = comparison(rows, digits=digits)
     if results.standalone:
-        made["standalone"] = _comparison(results.standalone, ours="cni-py, standalone", digits=0)
-    if results.cpu:
-        made["cpu"] = _comparison(results.cpu)
-    if results.memory:
-        made["memory"] = _comparison(results.memory)
-    if results.at_once:
-        made["at-once"] = _comparison(results.at_once, digits=0)
+        made["standalone"] = comparison(results.standalone, ours="cni-py, standalone", digits=0)
     if results.allocations:
         made["allocations"] = _growth(results.allocations, "addresses allocated")
     if results.containers:
         made["containers"] = _growth(results.containers, "containers")
-    if results.ports:
-        made["ports"] = _comparison(results.ports, digits=3)
     return made
 
 
@@ -62,7 +63,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _comparison(rows: list[Row], ours: str = "cni-py", digits: int = 1) -> str:
+def comparison(rows: list[Row], ours: str = "cni-py", digits: int = 1) -> str:
+    """Markdown of ours beside the reference's, with the budgets where there are any."""
     head = [rows[0].unit, ours, "reference", "ratio"]
     with_budget = any(row.verdict() for row in rows)
     lines = []

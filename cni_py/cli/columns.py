@@ -102,13 +102,30 @@ def _row(
 
 def _fitted(text: str, width: int, column: Column) -> Iterator[tuple[str, int]]:
     """The lines of a cell, each with its width."""
-    from rich.cells import cell_len, chop_cells, set_cell_size
+    from rich.cells import cell_len, set_cell_size
 
     for line in text.split("\n"):
         size = cell_len(line)
         if size <= width:
             yield line, size
         elif column.folds:
-            yield from ((part, cell_len(part)) for part in chop_cells(line, width))
+            yield from ((part, cell_len(part)) for part in _folded(line, width))
         else:
             yield set_cell_size(line, width - 1) + "…", width
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    """A line in parts that fit: between words, and within one that is too long by itself."""
+    from rich.cells import cell_len, chop_cells
+
+    have = ""
+    for word in line.split(" "):
+        longer = f"{have} {word}" if have else word
+        if cell_len(longer) <= width:
+            have = longer
+            continue
+        if have:
+            yield have
+        *full, have = chop_cells(word, width) or [""]
+        yield from full
+    yield have

@@ -72,10 +72,16 @@ def configured(problems: list[Problem], folder: str = DEFAULT_FOLDER) -> list[Co
     try:
         found = load_folder(folder)
     except CniError as error:
-        problems.append(Problem(subject="networks", text=str(error)))
+        problems.append(Problem(subject=folder, text=str(error)))
         return []
-    problems += (Problem(subject="networks", text=str(error)) for error in found.unreadable)
+    problems += map(_unreadable, found.unreadable)
     return [_configured(one) for one in found.networks]
+
+
+def _unreadable(error: CniError) -> Problem:
+    """The error's words begin with the file's path."""
+    path, _, why = str(error).partition(": ")
+    return Problem(subject=path, text=f"cannot be read: {why.removeprefix('cannot be read: ')}")
 
 
 def _configured(one: runtime.Network) -> Configured:

@@ -37,13 +37,13 @@ class UnknownNetworkError(CniError):
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder has: its networks in the order of the search, and what cannot be read of it.
+    """What a folder has: its networks in the order of the search, and by path what is wrong.
 
     Of networks that have one name the first one counts.
     """
 
     networks: tuple[Network, ...]
-    unreadable: tuple[CniError, ...]
+    unreadable: dict[str, CniError]
 
 
 def load_file(path: str) -> Network:
@@ -67,11 +67,12 @@ def load_file(path: str) -> Network:
 def load_network(name: str, folder: str = DEFAULT_FOLDER) -> Network:
     """The network of that name. Raises UnknownNetworkError, and CniError 5 for the folder."""
     read = list(_each(folder))
-    found = next((one for one in read if isinstance(one, Network) and one.name == name), None)
+    networks = [one for _, one in read if isinstance(one, Network)]
+    found = next((one for one in networks if one.name == name), None)
     if found is not None:
         return found
-    known = tuple(one.name for one in read if isinstance(one, Network))
-    unreadable = [str(one) for one in read if isinstance(one, CniError)]
+    known = tuple(one.name for one in networks)
+    unreadable = [str(one) for _, one in read if isinstance(one, CniError)]
     if not read:
         raise UnknownNetworkError(f"no net configurations found in {folder}", "", known)
     msg = f'no net configuration with name "{name}" in {folder}'
@@ -86,20 +87,22 @@ def load_folder(folder: str = DEFAULT_FOLDER) -> Folder:
     """Everything that a folder has; nothing where there is no folder. Raises CniError 5."""
     read = list(_each(folder))
     return Folder(
-        tuple(one for one in read if isinstance(one, Network)),
-        tuple(one for one in read if isinstance(one, CniError)),
+        tuple(one for _, one in read if isinstance(one, Network)),
+        {path: one for path, one in read if isinstance(one, CniError)},
     )
 
 
-def _each(folder: str) -> Iterator[Network | CniError]:
+def _each(folder: str) -> Iterator[tuple[str, Network | CniError]]:
+    """Each file's path, with what it has or what is wrong with it."""
     names = _names(folder)
     for extensions in (_LISTS, _SINGLES):
         for name in names:
             if _extension(name) in extensions:
+                path = os.path.join(folder, name)
                 try:
-                    yield load_file(os.path.join(folder, name))
+                    yield path, load_file(path)
                 except CniError as error:
-                    yield error
+                    yield path, error
 
 
 def _names(folder: str) -> list[str]:

@@ -211,7 +211,7 @@ def _hubs(inventory: Inventory, uplinks: Sequence[Uplink]) -> tuple[Hub, ...]:
             name=printable(name),
             networks=tuple(map(printable, sorted(names))),
             gauges=tuple(gauges) if kind != "gone" else (),
-            masqueraded=behind[kind, name],
+            masqueraded=behind[kind, name] and kind != "gone",
         )
         found.append(_linked(hub, name, uplinks, inventory))
     return tuple(sorted(found, key=lambda one: (_ORDER[one.kind], one.name)))
