@@ -16,9 +16,10 @@ from cni_py.spec.errors import CniError
 from .model import REFERENCE, Allowed, Masquerade, Problem, Published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 BACKEND = "iptables"
+_TABLES = frozenset({"nat", "filter"})
 _LEGACY = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _FAMILY = {4: "ip", 6: "ip6"}
 _DNAT, _CHAIN = "CNI-HOSTPORT-DNAT", "CNI-DN-"
@@ -38,32 +39,38 @@ class IptablesRules(NamedTuple):
 
 def iptables_rules(nft_tables: frozenset[str], problems: list[Problem]) -> IptablesRules:
     """The rules, from tables that are there: to list others would make them."""
-    ports: list[Published] = []
-    masquerades: list[Masquerade] = []
-    allowed: list[Allowed] = []
+    found = IptablesRules()
     for version in (4, 6):
-        present = _present(version, nft_tables)
+        lines: list[str] = []
         try:
-            if "nat" in present:
-                rules = [_options(one) for one in iptables.listing(version, "nat")]
-                ports += _ports(rules, version)
-                masquerades += _masquerades(rules)
-            if "filter" in present:
-                rules = [_options(one) for one in iptables.listing(version, "filter")]
-                allowed += _allowed(rules)
+            for table in sorted(_present(version, nft_tables)):
+                lines += iptables.listing(version, table)
         except CniError as error:
             problems.append(Problem(subject=BACKEND, text=str(error)))
-    return IptablesRules(tuple(ports), tuple(masquerades), tuple(allowed))
+        own = rules_in(lines, version)
+        found = IptablesRules(
+            found.ports + own.ports,
+            found.masquerades + own.masquerades,
+            found.allowed + own.allowed,
+        )
+    return found
+
+
+def rules_in(lines: Iterable[str], version: int) -> IptablesRules:
+    """The rules of containers among the lines of `iptables -S`."""
+    rules = [_options(one) for one in lines]
+    ports = tuple(_ports(rules, version))
+    return IptablesRules(ports, tuple(_masquerades(rules)), tuple(_allowed(rules)))
 
 
 def _present(version: int, nft_tables: frozenset[str]) -> frozenset[str]:
     """The tables of iptables that exist; none where its executables do not."""
     if not iptables.available(version):
         return frozenset()
-    found = {one for one in ("nat", "filter") if f"{_FAMILY[version]} {one}" in nft_tables}
+    found = {one for one in _TABLES if f"{_FAMILY[version]} {one}" in nft_tables}
     try:
         with open(_LEGACY[version]) as file:
-            found.update(file.read().split())
+            found.update(_TABLES.intersection(file.read().split()))
     except OSError:
         pass
     return frozenset(found)
@@ -80,8 +87,7 @@ def _options(line: str) -> dict[str, str]:
     return dict(pairwise(words))
 
 
-def _ports(rules: Iterable[dict[str, str]], version: int) -> Iterator[Published]:
-    rules = list(rules)
+def _ports(rules: Sequence[dict[str, str]], version: int) -> Iterator[Published]:
     owners: dict[str, re.Match[str]] = {}
     for one in rules:
         found = _PORT_OWNER.search(one.get("--comment", ""))
@@ -96,7 +102,7 @@ def _ports(rules: Iterable[dict[str, str]], version: int) -> Iterator[Published]
             version=version,
             protocol=one.get("-p", ""),
             host_ip=one.get("-d", "").partition("/")[0],
-            host_port=int(one.get("--dport", "0")),
+            host_port=_first_number(one.get("--dport", "")),
             address=to["address"],
             container_port=int(to["port"]),
             backend=BACKEND,
@@ -104,6 +110,12 @@ def _ports(rules: Iterable[dict[str, str]], version: int) -> Iterator[Published]
             container_id="" if owner is None else owner["id"],
             network="" if owner is None else owner["network"],
         )
+
+
+def _first_number(text: str) -> int:
+    """The number that a text begins with, as of `8080:8090`; 0 where it does not."""
+    digits = re.match(r"[0-9]{1,5}", text)
+    return int(digits[0]) if digits else 0
 
 
 def _masquerades(rules: Iterable[dict[str, str]]) -> Iterator[Masquerade]:

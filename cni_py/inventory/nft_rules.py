@@ -12,12 +12,13 @@ from cni_py.spec.errors import CniError
 from .model import CNI_PY, REFERENCE, Problem, Published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cni_py.kernel.nftables import Nftables
 
 BACKEND = "nftables"
 _FAMILIES = {"ip": 4, "ip6": 6}
+_PORT_MAPS = {f"{name}{version}": version for name in ("port", "portat") for version in (4, 6)}
 _REFERENCE_TABLE = "cni_hostport"
 _REFERENCE_CHAINS = ("hostports", "hostip_hostports")
 
@@ -96,30 +97,31 @@ def _elements(nft: Nftables, family: str, name: str) -> Iterator[Element]:
                 yield Element(item[kind]["name"], key, value, comment)
 
 
-def ports(rules: NftRules) -> Iterator[Published]:
+def ports_in(elements: Iterable[Element]) -> Iterator[Published]:
     """The ports that our maps publish; those with conditions are told by records alone."""
-    for version in (4, 6):
-        for name in (f"port{version}", f"portat{version}"):
-            for one in rules.named(name):
-                published = _published(one, version)
-                if published is not None:
-                    yield published
+    for one in elements:
+        version = _PORT_MAPS.get(one.name)
+        published = None if version is None else _published(one, version)
+        if published is not None:
+            yield published
 
 
 def _published(one: Element, version: int) -> Published | None:
     try:
         *address, protocol, port = one.key["concat"]
         to, container_port = one.value["concat"]
+        ports = int(port), int(container_port)
     except (TypeError, KeyError, ValueError):
+        # Somebody else's element: a range, or a name.
         return None
     owner = one.owner
     return Published(
         version=version,
         protocol=str(protocol),
         host_ip=str(address[0]) if address else "",
-        host_port=int(port),
+        host_port=ports[0],
         address=str(to),
-        container_port=int(container_port),
+        container_port=ports[1],
         backend=BACKEND,
         maker=CNI_PY,
         container_id="" if owner is None else owner.container_id,
@@ -134,12 +136,13 @@ def _reference_ports(nft: Nftables, family: str) -> Iterator[Published]:
         where = {"family": family, "table": _REFERENCE_TABLE, "name": chain}
         for item in nft.listed(f"list the chain {chain}", {"list": {"chain": where}}) or ():
             rule = item.get("rule", {})
-            published = _of_rule(rule, _FAMILIES[family])
+            published = reference_port(rule, _FAMILIES[family])
             if published is not None:
                 yield published
 
 
-def _of_rule(rule: dict[str, Any], version: int) -> Published | None:
+def reference_port(rule: dict[str, Any], version: int) -> Published | None:
+    """The port that a rule of the reference plugin's publishes, None for another rule."""
     fields: dict[str, tuple[str, Any]] = {}
     to: Any = None
     for one in rule.get("expr", ()):
@@ -151,13 +154,14 @@ def _of_rule(rule: dict[str, Any], version: int) -> Published | None:
     protocol, port = fields.get("dport", ("", None))
     if not isinstance(to, dict) or not isinstance(port, int):
         return None
+    container_port = to.get("port", port)
     return Published(
         version=version,
         protocol=protocol,
         host_ip=str(fields["daddr"][1]) if "daddr" in fields else "",
         host_port=port,
         address=str(to.get("addr", "")),
-        container_port=int(to.get("port", port)),
+        container_port=container_port if isinstance(container_port, int) else port,
         backend=BACKEND,
         maker=REFERENCE,
         container_id=str(rule.get("comment", "")),

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from .iptables_rules import IptablesRules, iptables_rules
 from .model import CNI_PY, Allowed, Masquerade, Problem, Published
-from .nft_rules import BACKEND, NftRules, nft_rules, ports
+from .nft_rules import BACKEND, NftRules, nft_rules, ports_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ def _owner(attachment: Attachment | None, key: str) -> dict[str, Any]:
 def _ports(
     nft: NftRules, old: IptablesRules, records: Sequence[port_mappings.Record]
 ) -> Iterator[Published]:
-    have = {_place(one): one for one in (*ports(nft), *nft.reference_ports, *old.ports)}
+    have = {_place(one): one for one in (*ports_in(nft.elements), *nft.reference_ports, *old.ports)}
     conditional = {
         one.owner_key for name in ("portif", "portifat") for version in (4, 6)
         for one in nft.named(f"{name}{version}")

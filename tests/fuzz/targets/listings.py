@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cni_py.inventory.iptables_rules import rules_in
 from cni_py.ipam.resolv_conf import parse_resolv_conf
 from cni_py.kernel import iptables
 from cni_py.plugins import tuning_sysctl
@@ -34,6 +35,11 @@ WORDS = (
 def seeds() -> Iterator[bytes]:
     yield (
         b"iptables\n-P INPUT ACCEPT\n-N CNI-FORWARD\n" + b"-A X -s 10.1.0.2/32 -j CNI-FORWARD\n-A Y"
+    )
+    yield (
+        b"iptables\n-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "
+        b'"dnat name: \\"n\\" id: \\"c\\"" -m multiport --dports 80 -j CNI-DN-x\n'
+        b"-A CNI-DN-x -p tcp -m tcp --dport 80 -j DNAT --to-destination [fd00::2]:80\n"
     )
     yield b"resolv\n# x\nnameserver 10.1.0.1\nsearch a b\noptions ndots:5\ndomain a\n"
     for line in (
@@ -70,6 +76,7 @@ def _iptables(text: str) -> None:
         iptables.chains(4, "filter")
         iptables.rules(4, "filter", "X")
         iptables.forward_drops(4)
+        rules_in(iptables.listing(4, "nat"), 4)
     finally:
         iptables._run = run
 
