@@ -58,15 +58,15 @@ def graph(
     from cni_py.inventory.reading import read
 
     from .drawing.picture import picture
-    from .naming import narrowed, of_containers, require_networks
+    from .naming import meant, require_networks
 
     need_root("looking into containers' namespaces")
     found = read()
     if networks:
-        found = found.of_networks(require_networks(found, networks))
-    found, containers = narrowed(found, names)
-    if containers:
-        found = of_containers(found, containers)
+        found = found.of(require_networks(found, networks))
+    if names:
+        of_networks, containers = meant(found, names)
+        found = found.of(of_networks, frozenset(containers))
     drawn = picture(found, socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
     if as_json:
         print_json(drawn)

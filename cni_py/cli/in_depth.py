@@ -19,7 +19,7 @@ def print_container(console: Console, inventory: Inventory, container_id: str) -
     from rich.table import Table
     from rich.text import Text
 
-    mine = inventory.of_container(container_id)
+    mine = inventory.of(containers=frozenset({container_id}))
     told = facts(mine)
     console.print(Text.assemble("container ", (printable(container_id), "bold")))
     console.print()

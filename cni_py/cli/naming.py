@@ -5,13 +5,11 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from .group import Failed, Unreadable
 from .output import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from cni_py.inventory.model import Inventory
 
@@ -49,14 +47,14 @@ def require_networks(inventory: Inventory, names: Iterable[str]) -> frozenset[st
     return frozenset(names)
 
 
-def narrowed(inventory: Inventory, names: Iterable[str]) -> tuple[Inventory, list[str]]:
-    """The inventory of what the names mean together, and the containers among them.
+def meant(inventory: Inventory, names: Iterable[str]) -> tuple[frozenset[str], list[str]]:
+    """The networks and the containers that the names mean.
 
     A name is a container's id or its beginning, a network or a bridge; an exact one comes first.
     Raises Failed for one that is nothing, Unreadable for one that is several.
     """
     networks: set[str] = set()
-    containers: list[str] = []
+    containers: dict[str, None] = {}
     ids = {one.container_id for one in inventory.attachments}
     known = {one.name for one in inventory.networks}
     for name in names:
@@ -70,18 +68,8 @@ def narrowed(inventory: Inventory, names: Iterable[str]) -> tuple[Inventory, lis
                 bridges = {one.interface.name for one in inventory.bridges}
                 what = f"no container, network or bridge is named {name!r}"
                 raise Failed(what + _hint(name, ids | known | bridges))
-            containers.append(container)
-    return (inventory.of_networks(frozenset(networks)) if networks else inventory), containers
-
-
-def of_containers(found: Inventory, containers: Sequence[str]) -> Inventory:
-    """The containers' parts of the inventory, together."""
-    parts = [found.of_container(one) for one in containers]
-    together = {
-        field: tuple({id(one): one for part in parts for one in getattr(part, field)}.values())
-        for field in found.__struct_fields__
-    }
-    return replace(found, **together)
+            containers[container] = None
+    return frozenset(networks), list(containers)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -29,22 +29,13 @@ STYLES = {"up": "green", "down": "yellow", "missing": "red", "gone": "red", "unk
 _FEW_PROBLEMS = 20
 
 
-def sections(inventory: Inventory, *, shorten: bool) -> dict[str, Callable[[], Section]]:
-    """Every section by its name; ids are cut to twelve characters where they are `shorten`ed."""
-    tables = _Tables(inventory, shorten=shorten)
-    return {
-        "networks": tables.networks,
-        "bridges": tables.bridges,
-        "containers": tables.containers,
-        "addresses": tables.addresses,
-        "ports": tables.ports,
-        "rules": tables.rules,
-        "rates": tables.rates,
-        "dns": tables.dns,
-    }
-
-
 SECTIONS = ("networks", "bridges", "containers", "addresses", "ports", "rules", "rates", "dns")
+
+
+def sections(inventory: Inventory, *, shorten: bool) -> dict[str, Callable[[], Section]]:
+    """What makes each of SECTIONS; ids are cut to twelve characters where they are `shorten`ed."""
+    tables = _Tables(inventory, shorten=shorten)
+    return {name: getattr(tables, name) for name in SECTIONS}
 
 
 def _plain(*texts: str) -> list[Cell]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import console, json_option, need_root, print_json
+from .overview import SECTIONS, headline, print_problems, sections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +18,7 @@ if TYPE_CHECKING:
 
     from cni_py.inventory.model import Inventory
 
-_SECTIONS = (
-    "networks",
-    "bridges",
-    "containers",
-    "addresses",
-    "ports",
-    "rules",
-    "rates",
-    "dns",
-    "problems",
-)
+_SECTIONS = (*SECTIONS, "problems")
 # The others are a page each on a busy host.
 _USUAL = ("networks", "bridges", "containers", "addresses", "ports", "problems")
 # Wide enough for every row: what is piped is a line each.
@@ -62,39 +53,36 @@ def show(
     """
     from cni_py.inventory.reading import read
 
-    from .naming import narrowed, of_containers, require_networks
+    from .naming import meant, require_networks
 
     need_root("looking into containers' namespaces")
     found = read()
     if networks:
-        found = found.of_networks(require_networks(found, networks))
-    found, containers = narrowed(found, names)
+        found = found.of(require_networks(found, networks))
+    of_networks, containers = meant(found, names)
+    shown = found.of(of_networks, frozenset(containers)) if names else found
     if as_json:
-        found = of_containers(found, containers) if containers else found
-        print_json(found)
+        print_json(shown)
     else:
         out = console() if os.isatty(1) else console(width=_PIPED_COLUMNS)
-        if containers:
-            found = _print_containers(out, found, containers)
-        if not containers or len(containers) < len(names):
-            _print_sections(out, found, wanted or (_SECTIONS if full else _USUAL), full=full)
-    sys.exit(1 if found.problems else 0)
+        _print_containers(out, found, containers)
+        if of_networks or not names:
+            listed = found.of(of_networks) if names else found
+            _print_sections(out, listed, wanted or (_SECTIONS if full else _USUAL), full=full)
+    sys.exit(1 if shown.problems else 0)
 
 
-def _print_containers(out: Console, found: Inventory, containers: Sequence[str]) -> Inventory:
+def _print_containers(out: Console, found: Inventory, containers: Sequence[str]) -> None:
     from .in_depth import print_container
-    from .naming import of_containers
 
     for one in containers:
         print_container(out, found, one)
-    return of_containers(found, containers)
 
 
 def _print_sections(out: Console, found: Inventory, wanted: Sequence[str], *, full: bool) -> None:
     from rich.text import Text
 
     from .columns import print_section
-    from .overview import headline, print_problems, sections
 
     out.print(Text(", ").join(Text(text, style=style) for text, style in headline(found)))
     out.print()

@@ -269,6 +269,11 @@ class Pool(_Value, frozen=True):
         """How many addresses the ranges have."""
         return sum(one.size for one in self.ranges)
 
+    def of(self, containers: frozenset[str]) -> Pool:
+        """The same, with what was given to some containers alone."""
+        given = tuple(one for one in self.given if one.container_id in containers)
+        return msgspec.structs.replace(self, given=given)
+
 
 class Published(_Value, frozen=True):
     """A port of the host that leads to a container. `host_ip` is `""` for every address.
@@ -342,33 +347,32 @@ class Inventory(_Value, frozen=True):
     allowed: tuple[Allowed, ...] = ()
     problems: tuple[Problem, ...] = ()
 
-    def of_networks(self, names: frozenset[str]) -> Inventory:
-        """The same, of some networks alone."""
-        mine = [one for one in self.attachments if one.network in names]
-        only = self._narrowed(mine, names)
-        return msgspec.structs.replace(
-            only,
-            networks=tuple(one for one in self.networks if one.name in names),
-            bridges=tuple(one for one in self.bridges if names.intersection(one.networks)),
-            pools=tuple(one for one in self.pools if one.network in names),
-        )
+    def of(
+        self, networks: frozenset[str] = frozenset(), containers: frozenset[str] = frozenset()
+    ) -> Inventory:
+        """The same, of some networks and some containers alone.
 
-    def of_container(self, container_id: str) -> Inventory:
-        """The same, of one container alone, with the networks and bridges that it is on."""
-        mine = [one for one in self.attachments if one.container_id == container_id]
-        names = frozenset(one.network for one in mine)
+        With the containers come their networks and bridges, and of the pools what they were given.
+        """
+        mine = [
+            one
+            for one in self.attachments
+            if one.network in networks or one.container_id in containers
+        ]
+        theirs = {one.network for one in mine}
         bridges = {one.host.master for one in mine if one.host is not None}
-        only = self._narrowed(mine, frozenset())
         return msgspec.structs.replace(
-            only,
-            networks=tuple(one for one in self.networks if one.name in names),
-            bridges=tuple(one for one in self.bridges if one.interface.name in bridges),
+            self._narrowed(mine, networks),
+            networks=tuple(one for one in self.networks if one.name in networks | theirs),
+            bridges=tuple(
+                one
+                for one in self.bridges
+                if networks.intersection(one.networks) or one.interface.name in bridges
+            ),
             pools=tuple(
-                msgspec.structs.replace(
-                    one, given=tuple(it for it in one.given if it.container_id == container_id)
-                )
+                one if one.network in networks else one.of(containers)
                 for one in self.pools
-                if one.network in names
+                if one.network in networks | theirs
             ),
         )
 

@@ -158,6 +158,18 @@ def test_json_of_a_container(looked_at):
     assert found["problems"] == []
 
 
+def test_containers_and_networks_together(looked_at):
+    found = json.loads(show(looked_at.host, "db-0", API, "lan", "--json").stdout)
+    assert {one["container_id"] for one in found["attachments"]} == {"db-0", API, "probe"}
+    pools = {one["network"]: one["given"] for one in found["pools"]}
+    assert {one["container_id"] for one in pools["full"]} == {API}
+    assert {one["container_id"] for one in pools["backend"]} == {"db-0"}
+    text = show(looked_at.host, "db-0", "lan").stdout
+    assert text.startswith("container db-0\n")
+    assert "10.40.0.3/28" in text
+    assert [line.split()[1] for line in table(text, "CONTAINERS")[1:]] == ["probe"]
+
+
 def test_what_does_not_fit_is_told(looked_at):
     done = show(looked_at.host)
     assert done.status == 1

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cni_py.cli.overview import STYLES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -95,6 +97,11 @@ def _tables(picture: Picture) -> Iterator[_Table]:
     yield _Table("problems", ("about", "what does not fit"), rows, 2)
 
 
+def _marked(text: str) -> str:
+    """A word of the tables; a state has its colour."""
+    return f'<span class="badge {text}">{text}</span>' if text in STYLES else text
+
+
 def _row(box: Box, leg: Leg, hubs: Mapping[str, Hub]) -> tuple[str, ...]:
     about = (box.container, box.state, leg.network, leg.ifname, "\n".join(leg.addresses))
     end = leg.port or leg.kind
@@ -114,9 +121,8 @@ def _markup(one: _Table) -> str:
     lines = [begin, f"<table><thead><tr>{head}</tr></thead><tbody>"]
     for node, texts in one.rows:
         about = f' data-node="{escape(node)}"' if node else ""
-        styles = ["" if index < one.words else ' class="mono"' for index in range(len(texts))]
-        made = (
-            f"<td{style}>{escape(text)}</td>" for style, text in zip(styles, texts, strict=True)
-        )
+        cells = [escape(text) for text in texts]
+        made = [f"<td>{_marked(text)}</td>" for text in cells[: one.words]]
+        made += [f'<td class="mono">{text}</td>' for text in cells[one.words :]]
         lines.append(f"<tr{about}>{''.join(made)}</tr>")
     return "\n".join((*lines, "</tbody></table></section>"))
