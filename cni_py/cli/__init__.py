@@ -28,9 +28,9 @@ COMMANDS = {
     "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",
-    "trace": "trace:trace",
     "show": "show:show",
     "status": "attaching:status",
+    "trace": "trace:trace",
 }
 
 

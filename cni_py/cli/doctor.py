@@ -11,7 +11,7 @@ import click
 
 from cni_py.server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET
 
-from .output import json_option, print_json
+from .output import json_option, print_json, printable
 
 if TYPE_CHECKING:
     from cni_py.doctor.finding import Finding
@@ -69,9 +69,9 @@ def _print(findings: list[Finding], *, quiet: bool) -> None:
     for one in findings:
         if quiet and not one.is_wrong:
             continue
-        click.echo(f"{_MARKS[one.severity]} {one.text}")
+        click.echo(f"{_MARKS[one.severity]} {printable(one.text)}")
         if one.remedy and one.severity != "ok":
-            click.echo(f"     {one.remedy}")
+            click.echo(f"     {printable(one.remedy)}")
     counted = Counter(one.severity for one in findings)
     wrong = counted["look"] + counted["broken"]
     needs = f"{wrong} need a look" if wrong else "nothing needs a look"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .group import Failed
-from .output import json_option, need_root, new_table, print_json, print_table
+from .output import json_option, need_root, new_table, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from .ipam_changes import Repaired, Shown
@@ -156,7 +156,7 @@ def _print_pools(listed: list[Range], data_dir: str) -> None:
     table = new_table("NETWORK", "RANGE", "SUBNET", "GIVEN", "FREE", "RESERVED", "LAST")
     for one in listed:
         table.add_row(
-            one.network,
+            printable(one.network),
             f"{one.first}-{one.last}" if one.first else "outside the ranges",
             one.subnet or "?",
             str(one.given),
@@ -174,15 +174,18 @@ def _print_addresses(rows: list[Shown], network: str) -> None:
     table = new_table("ADDRESS", "CONTAINER", "IFNAME", "SINCE", "STATE")
     for one in rows:
         state = one.state if one.state == "alive" else f"{one.state}: {one.why}"
-        table.add_row(one.address, one.container or "-", one.ifname or "-", one.since, state)
+        whose = (printable(one.container) or "-", printable(one.ifname) or "-")
+        table.add_row(one.address, *whose, one.since, printable(state))
     print_table(table)
 
 
 def _print_repaired(repaired: Repaired, *, dry: bool) -> None:
     for one in repaired.changes:
         did = f"{one.action} {one.address}".strip()
-        click.echo(f"{one.network}: {'would ' if dry else ''}{did}: {one.why}")
+        would = "would " if dry else ""
+        click.echo(printable(f"{one.network}: {would}{did}: {one.why}"))
     for two in repaired.duplicates:
-        click.echo(f"twice: {two.what} ({', '.join(two.where)})")
+        click.echo(printable(f"twice: {two.what} ({', '.join(two.where)})"))
     if not repaired.changes and not repaired.duplicates:
-        click.echo(f"{', '.join(repaired.networks) or 'no network'}: nothing to repair")
+        names = printable(", ".join(repaired.networks)) or "no network"
+        click.echo(f"{names}: nothing to repair")

@@ -10,7 +10,7 @@ import click
 from cni_py.spec.errors import CniError
 
 from .group import Unreadable
-from .output import json_option, need_root, print_json
+from .output import json_option, need_root, print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,33 +123,38 @@ def _families(versions: Iterable[int]) -> str:
     return " and ".join(f"IPv{one}" for one in sorted(set(versions))) or "no address"
 
 
+def _say(line: str) -> None:
+    # Comments of rules are others' texts.
+    click.echo(printable(line))
+
+
 def _print(traced: Traced) -> None:
-    click.echo(f"{traced.source} -> {traced.destination}: {traced.packet}")
+    _say(f"{traced.source} -> {traced.destination}: {traced.packet}")
     place = ""
     for step in traced.steps:
         if step.place != place:
             place = step.place
-            click.echo(f"{place}")
+            _say(f"{place}")
         rule = f": {step.rule}" if step.rule else ""
         where = f" [{step.where}{rule}]" if step.where else ""
-        click.echo(f"  {_MARKS[step.effect]}{step.what:<12} {step.text}{where}")
+        _say(f"  {_MARKS[step.effect]}{step.what:<12} {step.text}{where}")
     verdict = traced.verdict
-    click.echo(f"{verdict.ending}: {verdict.text}")
+    _say(f"{verdict.ending}: {verdict.text}")
     if verdict.rule:
-        click.echo(f"  rule    {verdict.rule}")
+        _say(f"  rule    {verdict.rule}")
     if verdict.remedy:
-        click.echo(f"  remedy  {verdict.remedy}")
+        _say(f"  remedy  {verdict.remedy}")
     for doubt in traced.doubts:
-        click.echo(f"  doubt   {doubt}")
+        _say(f"  doubt   {doubt}")
 
 
 def _print_live(seen: Live, traced: Traced) -> None:
-    click.echo(f"live: {seen.answer} ({seen.text})")
+    _say(f"live: {seen.answer} ({seen.text})")
     for one in seen.rules:
-        click.echo(f"  {one.verdict:<12} {one.where}: {one.rule}")
+        _say(f"  {one.verdict:<12} {one.where}: {one.rule}")
     if seen.agrees is None:
-        click.echo("  this neither bears the prediction out nor refutes it")
+        _say("  this neither bears the prediction out nor refutes it")
     elif seen.agrees:
-        click.echo(f"  as foretold: {traced.verdict.ending}")
+        _say(f"  as foretold: {traced.verdict.ending}")
     else:
-        click.echo(f"  NOT as foretold: {traced.verdict.ending}; please report it")
+        _say(f"  NOT as foretold: {traced.verdict.ending}; please report it")

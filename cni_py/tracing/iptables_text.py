@@ -182,12 +182,11 @@ class _Walk:
         if rule.target == "MARK":
             return "", packet._replace(mark=_marked(given, packet.mark))
         if rule.target == "MASQUERADE":
-            named = "gives it the source address of the link it leaves through"
-            self._event("pass", chain, rule, named)
+            self._event("pass", chain, rule, "masquerades it")
             return "accept", packet._replace(snat=True)
         if rule.target == "SNAT" and "--to-source" in given:
             address, _ = _address_and_port(given["--to-source"][0], packet.sport)
-            self._event("pass", chain, rule, f"gives it the source address {address}")
+            self._event("pass", chain, rule, f"gives it the source {address}")
             return "accept", packet._replace(snat=True, source=ip_address(address))
         if rule.target == "DNAT" and "--to-destination" in given:
             address, port = _address_and_port(given["--to-destination"][0], packet.dport)

@@ -217,8 +217,8 @@ class _Walk:
             changed = packet._replace(snat=True)
             if address is not None:
                 changed = changed._replace(source=ip_address(str(address)))
-            named = "the address of the link it leaves through" if address is None else address
-            self._event("pass", rule, f"gives it the source address {named}")
+            named = "masquerades it" if address is None else f"gives it the source {address}"
+            self._event("pass", rule, named)
         return _Ended("accept", changed)
 
     def _mangled(self, what: dict[str, Any], packet: Packet) -> Packet:

@@ -74,7 +74,9 @@ class Packet(NamedTuple):
             return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
         there = end(self.destination, self.dport)
-        return f"{self.protocol} {end(self.source, 0)} -> {there}"
+        # The kernel gives it a source when it knows the way.
+        here = "" if self.source.is_unspecified else f" {self.source}"
+        return f"{self.protocol}{here} -> {there}"
 
 
 class Event(NamedTuple):

@@ -313,6 +313,7 @@ class Walk:
         own = [one.address.ip for one in space.addresses.get(decision.link, ())]
         alike = (one for one in own if one.version == packet.version)
         source = preferred or next(alike, packet.source)
+        self.say(space, "postrouting", f"its source is {source} from here on")
         return changed._replace(source=ip_address(str(source)))
 
     def _told(self, space: Space, hook: str, outcome: Outcome, *, quiet: bool = False) -> None:
@@ -394,12 +395,12 @@ class Walk:
 
 def _accepting(where: str, rule: str, packet: Packet) -> str:
     """The command that lets such packets pass before the rule is met."""
-    family = packet.family
-    ends = f"{packet.source} {packet.destination}".split()
+    if "cni_py" in where or "CNI-ISOLATION" in where:
+        return 'the firewall plugin\'s "ingressPolicy" keeps them apart: "open" lets them meet'
+    source, destination, family = packet.source, packet.destination, packet.family
     if where.startswith(("iptables ", "ip6tables ")):
         program, table, chain = where.split()
-        return f"{program} -t {table} -I {chain} -s {ends[0]} -d {ends[1]} -j ACCEPT"
+        return f"{program} -t {table} -I {chain} -s {source} -d {destination} -j ACCEPT"
     chain = where.partition(" handle ")[0]
-    looking = "" if rule.startswith("policy") else f"; look at it: nft -a list chain {chain}"
-    match = f"{family} saddr {ends[0]} {family} daddr {ends[1]}"
-    return f"nft insert rule {chain} {match} accept{looking}"
+    accept = f"nft insert rule {chain} {family} saddr {source} {family} daddr {destination} accept"
+    return accept if rule.startswith("policy") else f"{accept}  # or: nft -a list chain {chain}"
