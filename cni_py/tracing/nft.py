@@ -179,7 +179,8 @@ class _Walk:
     ) -> _Ended:
         if kind in ("jump", "goto"):
             ended = self.chain(what["target"], packet, depth + 1)
-            if kind == "goto" and not ended.verdict:
+            if kind == "goto" and ended.verdict in ("", "return"):
+                # Whoever jumped here goes on; this chain does not.
                 return _Ended("return", ended.packet)
             return _Ended("" if ended.verdict == "return" else ended.verdict, ended.packet)
         if kind == "accept":

@@ -179,6 +179,7 @@ def test_chains() -> None:
     assert not judge(SYN, jump, back, accepts, after).passes
     assert judge(SYN, jump, accepts, after).passes
     assert not judge(SYN, chain("drop"), goto, back).passes
+    assert judge(SYN, goto, back, after).passes
     assert judge(SYN, chain("drop"), rule({"return": None})).verdict == "drop"
     round_and_round = rule({"jump": {"target": "c"}})
     assert judge(SYN, round_and_round).verdict == "drop"
