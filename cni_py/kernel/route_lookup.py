@@ -41,6 +41,9 @@ _REFUSALS = {
     errno.EACCES: "prohibit",
     errno.EINVAL: "martian",
     errno.EXDEV: "reverse path",
+    # Without IPv6 there is no way to anybody by it.
+    errno.EAFNOSUPPORT: "none",
+    errno.EOPNOTSUPP: "none",
 }
 
 

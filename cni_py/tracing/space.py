@@ -137,20 +137,9 @@ class Space:
 
     def _iptables(self) -> list[iptables_text.Table]:
         """The tables that are there: to ask for others would make them."""
-        present = {
-            (one["table"]["family"], one["table"]["name"]) for one in self.objects if "table" in one
-        }
         found = []
-        for version in (4, 6):
-            family = "ip" if version == 4 else "ip6"
-            legacy = iptables.legacy_tables(version)
-            for name in iptables_text.TABLES:
-                if (family, name) not in present and name not in legacy:
-                    continue
-                if not iptables.available(version):
-                    self.doubts.append(f"{self.name}: {family} {name} is iptables', which is not "
-                        "installed: its rules are read as nftables lists them")  # fmt: skip
-                    continue
+        for version, family in ((4, "ip"), (6, "ip6")):
+            for name in self._listable(version, family):
                 try:
                     lines = iptables.listing(version, name)
                 except CniError as error:
@@ -158,3 +147,21 @@ class Space:
                     continue
                 found.append(iptables_text.parse(version, name, lines))
         return found
+
+    def _listable(self, version: int, family: str) -> list[str]:
+        """The tables of iptables that the installed one shows; the others' are doubts."""
+        tables = [one["table"] for one in self.objects if "table" in one]
+        names = {one["name"] for one in tables if one["family"] == family}
+        nft = names.intersection(iptables_text.TABLES)
+        legacy = iptables.legacy_tables(version).intersection(iptables_text.TABLES)
+        if not nft and not legacy:
+            return []
+        variant = iptables.variant(version) if iptables.available(version) else "none"
+        shown, hidden = (legacy, nft) if variant == "legacy" else (nft, legacy)
+        if variant == "none":
+            shown, hidden = frozenset(), nft | legacy
+        if hidden:
+            names_of = ", ".join(f"{family} {one}" for one in sorted(hidden))
+            text = f"{self.name}: {names_of} cannot be listed by the iptables that is installed"
+            self.doubts.append(f"{text} ({variant})")
+        return [one for one in iptables_text.TABLES if one in shown]

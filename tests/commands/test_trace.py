@@ -272,6 +272,27 @@ def test_a_container_on_a_point_to_point_link(host: Host) -> None:
     assert ending(host, "host", "id-c2:80", LIVE) == "arrives"
 
 
+def test_a_bridge_that_checks_addresses(host: Host) -> None:
+    """[macspoofchk] The sender's hardware address is known."""
+    two(host, NET | {"macspoofchk": True})
+    assert ending(host, "id-c1", "id-c2", LIVE) == "arrives"
+    assert ending(host, "id-c1", "10.1.2.1", LIVE) == "arrives"
+
+
+def test_children_of_a_parent(host: Host) -> None:
+    """macvlan: containers reach one another, and never the host's own address on the parent."""
+    host.run("ip", "link", "add", "parent", "type", "veth", "peer", "other")
+    for name in ("parent", "other"):
+        host.run("ip", "link", "set", name, "up")
+    host.run("ip", "addr", "add", "10.1.2.200/24", "dev", "parent")
+    children = l3(type="macvlan", master="parent", ipam=host_local(V4))
+    two(host, children)
+    assert ending(host, "id-c1", "id-c2", LIVE) == "arrives"
+    verdict = trace(host, "id-c1", "10.1.2.200", LIVE)["verdict"]
+    assert verdict["ending"] == "stuck"
+    assert "macvlan keeps containers from the host's own address" in verdict["text"]
+
+
 def test_a_link_that_is_down(host: Host) -> None:
     two(host)
     (port,) = [one["ifname"] for one in host.ports() if "id: id-c2" in one["ifalias"]]
