@@ -9,6 +9,7 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).resolve().parents[2]
+_MAIN = "Runtime"
 _FIRST = ("runtime", "requests", "networks", "folders")
 _SPECIAL = ("__enter__", "__exit__", "__await__")
 
@@ -18,7 +19,7 @@ def reference(package: str) -> str:
     loaded = griffe.load(package, search_paths=[str(ROOT)], allow_inspection=False)
     assert isinstance(loaded, griffe.Module)
     named = [_target(loaded[str(name)]) for name in loaded.exports or ()]
-    named.sort(key=lambda one: (_rank(one, package), one.lineno or 0))
+    named.sort(key=lambda one: (*_rank(one, package), one.name != _MAIN, one.lineno or 0))
     return "\n".join(line for one in named for line in _section(one))
 
 
