@@ -17,6 +17,8 @@ from fixtures.ports import mapping
 
 # Kinds of links that not every kernel has.
 RARE = {"ipvlan", "vlan", "vrf", "dummy"}
+# What a user namespace refuses: an owner that it has no number for; the DHCP server's own group.
+REAL = {"tap", "dhcp"}
 # What a runtime passes where the configuration declares the capability.
 CAPABILITIES = {
     "portMappings": [mapping()],
@@ -29,8 +31,11 @@ def examples() -> list[Any]:
     found = []
     for path in sorted((ROOT / "conf").glob("*.conflist")):
         conflist = json.loads(path.read_text())
-        rare = RARE & {one["type"] for one in conflist["plugins"]}
-        found.append(pytest.param(conflist, id=path.name, marks=[pytest.mark.vm] if rare else []))
+        types = {one["type"] for one in conflist["plugins"]}
+        types |= {one.get("ipam", {}).get("type") for one in conflist["plugins"]}
+        marks = [pytest.mark.vm] if types & RARE else []
+        marks += [pytest.mark.root] if types & REAL else []
+        found.append(pytest.param(conflist, id=path.name, marks=marks))
     return found
 
 
