@@ -74,13 +74,12 @@ def configured(problems: list[Problem], folder: str = DEFAULT_FOLDER) -> list[Co
     except CniError as error:
         problems.append(Problem(subject=folder, text=str(error)))
         return []
-    problems += map(_unreadable, found.unreadable)
+    problems += (_unreadable(*one) for one in found.unreadable.items())
     return [_configured(one) for one in found.networks]
 
 
-def _unreadable(error: CniError) -> Problem:
-    """The error's words begin with the file's path."""
-    path, _, why = str(error).partition(": ")
+def _unreadable(path: str, error: CniError) -> Problem:
+    why = str(error).removeprefix(f"{path}: ")
     return Problem(subject=path, text=f"cannot be read: {why.removeprefix('cannot be read: ')}")
 
 
