@@ -64,7 +64,7 @@ def plan(runtime: Runtime, network: Network, parameters: Parameters) -> Plan:
     with state_files.only_looking():
         conflicts = tuple(_of_none(runtime, network, parameters))
         previous: dict[str, Any] | None = None
-        doubt = ""
+        doubt, whole = "", True
         plans = []
         for place, plugin in enumerate(network.plugins):
             notes = Notes()
@@ -83,9 +83,9 @@ def plan(runtime: Runtime, network: Network, parameters: Parameters) -> Plan:
                 )
             if notes.unknown or notes.conflicts:
                 doubt = f"after plugin {place + 1}, of which not all is known: "
+            whole = whole and document is not None and not notes.unknown
             previous = document or previous
             plans.append(_plugin_plan(plugin, known=known, notes=notes))
-    unknown = any(one.unknown or not one.known for one in plans)
     return Plan(
         network=network.name,
         version=network.version,
@@ -94,7 +94,7 @@ def plan(runtime: Runtime, network: Network, parameters: Parameters) -> Plan:
         ifname=parameters.ifname,
         plugins=tuple(plans),
         conflicts=conflicts,
-        result=None if unknown else previous,
+        result=previous if whole else None,
     )
 
 
@@ -115,15 +115,23 @@ def _planned(
     parameters: Parameters,
     previous: dict[str, Any] | None,
     notes: Notes,
-) -> dict[str, Any]:
-    """The result's document. Raises the CniError that ADD would."""
+) -> dict[str, Any] | None:
+    """The result's document; None where the configuration is wrong, with all that is.
+
+    Raises the CniError that ADD would.
+    """
     config = attachment_config(network, plugin, parameters.capabilities, previous)
     environ = environment("ADD", parameters, ":".join(runtime.plugin_path), runtime.environ)
     executable = EXECUTABLES[plugin.type]
     request = read_request(read_environment(environ), environ, config)
     request = gate_version(request, executable.versions)
     handlers = cast("Handlers", import_module(executable.module))
-    result: Result = planned.plan(plugin.type, typed_call(request, handlers.Config), notes)
+    call = typed_call(request, handlers.Config)
+    for mistake in handlers.mistakes(call):
+        notes.conflict(str(mistake))
+    if notes.conflicts:
+        return None
+    result: Result = planned.plan(plugin.type, call, notes)
     return to_wire(result, network.version)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -246,9 +245,15 @@ def test_route_that_is_there_twice(host: Host) -> None:
 
 def test_bad_configuration(host: Host) -> None:
     """What add would refuse is in the way, by the plugin that would refuse it."""
-    configure(host, "net", BRIDGE, {"type": "tuning", "mtu": 5}, {"type": "vrf"})
+    tuning = {"type": "tuning", "mtu": 5, "txQLen": -1}
+    configure(host, "net", BRIDGE, tuning, {"type": "firewall", "backend": "nftables"})
     host.container("c1")
     planned = plan(host, "net", "c1", status=1)
     assert [bool(one["conflicts"]) for one in planned["plugins"]] == [False, True, False]
-    assert "mtu" in planned["plugins"][1]["conflicts"][0].lower()
-    assert json.dumps(planned["plugins"][2]["unknown"]) != "[]"
+    said = planned["plugins"][1]["conflicts"]
+    assert len(said) == 2
+    assert "mtu" in said[0].lower()
+    assert "txQLen" in said[1]
+    # It adds nothing to the result that it passes on.
+    assert planned["plugins"][2]["steps"][0]["text"].startswith("what 10.1.2.2 sends and gets")
+    assert planned["result"] is None
