@@ -27,33 +27,25 @@ class Peek:
     def __init__(self, folder: str, index: str, boot: str) -> None:
         self._folder = folder
         self._owners = os.path.join(index, "owners")
-        self._times: dict[str, int] = {}
+        self._names: set[str] = set()
+        state = _read(os.path.join(index, "state"), State) or State()
+        # ADD frees what is of an earlier boot first, and looks for it when the machine has started.
+        may_be_earlier = state.boot != boot
         try:
-            with os.scandir(folder) as items:
-                self._times = {
-                    one.name: one.stat(follow_symlinks=False).st_mtime_ns
-                    for one in items
-                    if is_address(one.name)
-                }
             changed = os.stat(folder).st_mtime_ns
+            for name in filter(is_address, os.listdir(folder)):
+                if not (may_be_earlier and self._is_of_earlier_boot(name)):
+                    self._names.add(name)
         except (FileNotFoundError, NotADirectoryError):
             changed = 0
-        state = _read(os.path.join(index, "state"), State) or State()
         self._is_known = (state.mtime, state.boot) == (changed, boot)
-        if state.boot != boot:
-            # ADD frees what is of an earlier boot first.
-            self._times = {
-                name: time
-                for name, time in self._times.items()
-                if not state_files.is_of_earlier_boot(time)
-            }
 
     def entry(self, owner: Owner) -> Entry | None:
         """What `owner` holds."""
         entry = _read(os.path.join(self._owners, owner.key), Entry)
         if entry is not None or self._is_known:
             return entry
-        held = [name for name in self._times if self._owner(name) == owner]
+        held = [name for name in self._names if self._owner(name) == owner]
         files = dict.fromkeys(held, (0, 0))
         return Entry(*owner, "", Sandbox(), files) if held else None
 
@@ -72,7 +64,7 @@ class Peek:
     def free_positions(self, run: Range, start: int, end: int) -> Iterator[int]:
         """Positions of `run` in [start, end) that nobody holds, in order."""
         for position in range(start, end):
-            if str(run.address(position)) not in self._times:
+            if str(run.address(position)) not in self._names:
                 yield position
 
     def recount(self, run: Range) -> None:
@@ -80,18 +72,26 @@ class Peek:
 
     def claim(self, run: Range, address: IP) -> bool:  # noqa: ARG002 - as Allocations has it
         """Whether nobody holds it; the next claim sees it taken."""
-        if str(address) in self._times:
+        if str(address) in self._names:
             return False
-        self._times[str(address)] = 0
+        self._names.add(str(address))
         return True
 
     def release(self, owner: Owner) -> list[IP]:
         """See what `owner` holds as free."""
         entry = self.entry(owner)
-        names = [] if entry is None else [one for one in entry.addresses if one in self._times]
+        names = [] if entry is None else [one for one in entry.addresses if one in self._names]
         for name in names:
-            del self._times[name]
+            self._names.discard(name)
         return [strip_prefix(one) for one in names]
+
+    def _is_of_earlier_boot(self, name: str) -> bool:
+        """One that is gone by now is nobody's either."""
+        try:
+            status = os.lstat(os.path.join(self._folder, name))
+        except OSError:
+            return True
+        return state_files.is_of_earlier_boot(status.st_mtime_ns)
 
     def _owner(self, name: str) -> Owner | None:
         text = _content(os.path.join(self._folder, name)).decode(errors="replace")
