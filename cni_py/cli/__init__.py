@@ -24,6 +24,7 @@ COMMANDS = {
     "graph": "graph:graph",
     "install": "installing:install",
     "ipam": "ipam:ipam",
+    "lint": "lint:lint",
     "metrics": "serving:metrics",
     "plan": "plan:plan",
     "schema": "schema:schema",

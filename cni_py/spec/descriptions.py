@@ -93,7 +93,7 @@ def _keys(struct: type[msgspec.Struct], prefix: str, *, shared: bool) -> Iterato
         is_shared = shared or (not prefix and field.name in PluginConfig.__struct_fields__)
         yield Key(
             path,
-            _words(types[field.name]),
+            in_words(types[field.name]),
             _default(field),
             texts.get(field.encode_name, ""),
             field.required,
@@ -120,18 +120,18 @@ def _innermost(wanted: Any) -> tuple[type[msgspec.Struct] | None, int]:
     return struct_type(wanted), depth
 
 
-def _words(wanted: Any) -> str:
+def in_words(wanted: Any) -> str:
     """A type in words: `list of prefixes` is `list of prefix`."""
     given = [one for one in alternatives(wanted) if one is not type(None)]
     if len(given) > 1:
-        return " or ".join(map(_words, given))
+        return " or ".join(map(in_words, given))
     only = given[0] if given else wanted
     if get_origin(only) is Annotated:
-        return _words(get_args(only)[0])
+        return in_words(get_args(only)[0])
     if get_origin(only) is Literal:
         return "string"
     if (element := element_type(only)) is not None:
-        return f"list of {_words(element)}"
+        return f"list of {in_words(element)}"
     if get_origin(only) is dict:
-        return f"object of {_words(get_args(only)[1])}"
+        return f"object of {in_words(get_args(only)[1])}"
     return "object" if struct_type(only) is not None else _WORDS[only]

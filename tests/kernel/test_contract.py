@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni_py.lint import File, lint
+from cni_py.lint import Host as LintedHost
+from cni_py.spec import located
 from fixtures.configs import V4, V6, host_local, ipam, l2, l3, routed
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
@@ -565,3 +568,19 @@ def test_without_an_address_in_an_old_version(host: Host) -> None:
     error = refusal(host.call("static", "ADD", config, container))
     assert "cannot convert: no valid IP addresses" in error["msg"]
     assert differences(before, dump(host)) == ""
+
+
+@every_executable
+def test_lint_finds_no_error(plugin: str) -> None:
+    """`cni-py lint` complains of nothing that works."""
+    config = {key: value for key, value in CONFIGS[plugin].items() if key != "prevResult"}
+    chained = plugin in (*CHAINED, "firewall", "portmap")
+    listed = {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "plugins": [*([l3()] if chained else []), config],
+    }
+    if plugin in ("host-local", "static"):
+        listed["plugins"] = [l3() | {"ipam": config["ipam"]}]
+    file = File("a.conflist", located.parse(json.dumps(listed).encode()))
+    assert [str(one) for one in lint([file], LintedHost()) if one.severity == "error"] == []

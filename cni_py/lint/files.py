@@ -1,0 +1,93 @@
+"""The files to look at."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from typing import NamedTuple
+
+from cni_py.spec import located
+from cni_py.spec.limits import MOST_INPUT_BYTES
+
+EXTENSIONS = (".conflist", ".conf", ".json")
+
+
+class File(NamedTuple):
+    """A file as it was read. `beside` are those of its folder that are only compared with."""
+
+    name: str
+    parsed: located.Parsed
+    is_asked: bool = True
+
+    @property
+    def extension(self) -> str:
+        """`.conflist`, `.conf`, ..., `""` for standard input."""
+        return os.path.splitext(self.name)[1]
+
+
+def collect(paths: list[str]) -> tuple[list[File], list[str]]:
+    """The files, in their order, a folder's own sorted as runtimes do; and what cannot be read.
+
+    `-` is standard input. The other configurations of a file's folder come along to be compared
+    with, where they can be read.
+    """
+    files: dict[str, File] = {}
+    unreadable = []
+    for path in paths:
+        try:
+            for one in _listed(path) if path != "-" and os.path.isdir(path) else [path]:
+                files.setdefault(one, standard_input() if one == "-" else read_file(one))
+        except OSError as error:
+            unreadable.append(f"{error.filename or path}: {error.strerror}")
+    for folder in sorted({os.path.dirname(one) or "." for one in files if _is_found(one)}):
+        for name in _listed(folder, quiet=True):
+            path = os.path.relpath(name) if folder == "." else name
+            if path not in files and not any(_same(path, one) for one in files):
+                try:
+                    files[path] = read_file(path)._replace(is_asked=False)
+                except OSError:
+                    continue
+    return list(files.values()), unreadable
+
+
+def standard_input() -> File:
+    """What comes on standard input. Raises OSError."""
+    data = sys.stdin.buffer.read(MOST_INPUT_BYTES + 1)
+    return _file("-", data)
+
+
+def read_file(path: str) -> File:
+    """One file; nothing is waited for. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is neither a file nor a folder", path)
+        return _file(path, file.read(MOST_INPUT_BYTES + 1))
+
+
+def _file(name: str, data: bytes) -> File:
+    if len(data) > MOST_INPUT_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_INPUT_BYTES} bytes", name)
+    return File(name, located.parse(data))
+
+
+def _listed(folder: str, *, quiet: bool = False) -> list[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        if quiet:
+            return []
+        raise
+    paths = (os.path.join(folder, one) for one in sorted(names, key=os.fsencode))
+    return [one for one in paths if one.endswith(EXTENSIONS) and os.path.isfile(one)]
+
+
+def _is_found(path: str) -> bool:
+    """Whether a runtime would find a file of that name in its folder."""
+    return path != "-" and path.endswith(EXTENSIONS)
+
+
+def _same(path: str, other: str) -> bool:
+    return other != "-" and os.path.realpath(path) == os.path.realpath(other)
