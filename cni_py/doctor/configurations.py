@@ -33,7 +33,8 @@ def examine(places: Places) -> Iterator[Finding]:
 
 def _unusable(problems: list[Problem]) -> Iterator[Finding]:
     for one in problems:
-        yield broken(f"{one.subject} {one.text}", f"mend it, or move it away: cat {one.subject}")
+        # The text begins with the file's path.
+        yield broken(one.text, "mend it, or move it away: runtimes go by what is in the folder")
 
 
 def _named_twice(found: list[Configured]) -> Iterator[Finding]:
