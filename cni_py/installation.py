@@ -11,7 +11,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from .ipam.delegation import MARKER
+from .ipam.delegation import MARKER, is_ours
+from .skel import EXECUTABLES
 
 REQUIRED_PACKAGES = ("cni_py", "msgspec", "pyroute2", "nftables")
 
@@ -43,6 +44,23 @@ def install_executables(folder: Path) -> list[Path]:
         return installed
     program = _launcher_for(launcher, python_folder)
     return [_replace(folder / one.name, program) for one in scripts]
+
+
+def uninstall_executables(folder: Path) -> list[Path]:
+    """Remove every plugin's executable that is ours from `folder`, and the folder beside them.
+
+    Returns what is gone. Raises OSError; without the folder there is nothing to do.
+    """
+    folder = folder.absolute()
+    behind = folder / _PYTHON_FOLDER
+    # A call that finds a launcher needs what is behind it, which goes last.
+    own = [one / name for one in (folder, behind) for name in EXECUTABLES]
+    gone = [path for path in own if is_ours(str(path))]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    if behind.is_dir() and not any(behind.iterdir()):
+        behind.rmdir()
+    return gone
 
 
 def launcher_program() -> Path | None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "show": "show:show",
     "status": "attaching:status",
     "trace": "trace:trace",
+    "uninstall": "installing:uninstall",
 }
 
 

@@ -1,4 +1,4 @@
-"""`cni-py install`: the executables."""
+"""`cni-py install` and `uninstall`: the executables."""
 
 from __future__ import annotations
 
@@ -6,17 +6,40 @@ from pathlib import Path
 
 import click
 
-from cni_py.installation import install_executables
+from cni_py.installation import install_executables, uninstall_executables
 
 from .group import Failed
+from .output import json_option, print_json
+
+_folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def install(folder: Path) -> None:
+@_folder
+@json_option
+def install(folder: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Write one executable a plugin into FOLDER, such as /opt/cni/bin."""
     try:
-        for path in install_executables(folder):
-            click.echo(path)
+        _tell(install_executables(folder), as_json=as_json)
     except ValueError as error:
         raise Failed(str(error)) from None
+
+
+@click.command()
+@_folder
+@json_option
+def uninstall(folder: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Take away what install has written into FOLDER; executables of others stay.
+
+    Containers keep their network, but nobody can take it down again: their runtime's DEL fails, or
+    meets the plugins of others. So end them first, or put others' executables in place at once.
+    """
+    _tell(uninstall_executables(folder), as_json=as_json)
+
+
+def _tell(paths: list[Path], *, as_json: bool) -> None:
+    if as_json:
+        print_json(paths)
+        return
+    for path in paths:
+        click.echo(path)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from cni_py.server.metrics import samples
 from cni_py.server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET, Settings, fetch
 
 from .group import Failed
+from .output import json_option, print_json
 
 
 @click.command()
@@ -79,10 +81,22 @@ def dhcp_daemon(flags: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--metrics-socket", type=click.Path(path_type=Path), default=DEFAULT_METRICS_SOCKET)
-def metrics(metrics_socket: Path) -> None:
-    """Print a running server's metrics in Prometheus' text format."""
+@click.option(
+    "--metrics-socket",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_METRICS_SOCKET,
+    show_default=True,
+    help="Where the server answers.",
+)
+@json_option
+def metrics(metrics_socket: Path, as_json: bool) -> None:  # noqa: FBT001 - click's way
+    """Print a running server's metrics in Prometheus' text format, or as JSON."""
     try:
-        click.echo(fetch(metrics_socket), nl=False)
+        text = fetch(metrics_socket)
     except OSError as error:
-        raise Failed(f"{error.strerror}: {metrics_socket}") from None
+        hint = "no server listens there: start one with `cni-py serve`"
+        raise Failed(f"{metrics_socket}: {error.strerror}; {hint}") from None
+    if as_json:
+        print_json([one._asdict() for one in samples(text)])
+    else:
+        click.echo(text, nl=False)

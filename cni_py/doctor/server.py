@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import TYPE_CHECKING
 
 from cni_py import __version__
+from cni_py.server.metrics import samples
 from cni_py.server.settings import fetch
 
 from .finding import fine, look, note, unseen
@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cni_py.server.metrics import Sample
+
     from .examinations import Places
     from .finding import Finding
 
-_CALLS = re.compile(
-    r'^cni_py_calls_total\{plugin="([^"]*)",verb="([^"]*)",code="([^"]*)"\} (\d+)$', re.MULTILINE
-)
-_LOST = re.compile(r"^cni_py_lost_workers_total (\d+)$", re.MULTILINE)
-_VERSION = re.compile(r'^cni_py_info\{version="([^"]*)"\} 1$', re.MULTILINE)
 # Of a runtime's everyday: a container that is not there, try again later, a plugin not ready.
 _SHOWN = 5
 
@@ -46,26 +43,28 @@ def examine(places: Places) -> Iterator[Finding]:
 
 def _counted(path: Path) -> Iterator[Finding]:
     try:
-        text = fetch(path)
+        counted = samples(fetch(path))
     except OSError as error:
         yield note(f"no metrics at {path} ({error.strerror})")
         return
-    version = _VERSION.search(text)
-    if version is not None and version[1] != __version__:
-        remedy = "systemctl restart cni-py.service"
-        yield look(f"the server is version {version[1]}, installed is {__version__}", remedy)
-    calls = [(*one[:3], int(one[3])) for one in _CALLS.findall(text)]
-    failed = sorted((one for one in calls if one[2]), key=lambda one: -one[3])
-    total, bad = sum(one[3] for one in calls), sum(one[3] for one in failed)
+    for version in (one.labels["version"] for one in counted if one.name == "cni_py_info"):
+        if version != __version__:
+            remedy = "systemctl restart cni-py.service"
+            yield look(f"the server is version {version}, installed is {__version__}", remedy)
+    calls = [one for one in counted if one.name == "cni_py_calls_total"]
+    failed = sorted((one for one in calls if one.labels["code"]), key=lambda one: -one.value)
+    total, bad = (f"{sum(one.value for one in some):.0f}" for some in (calls, failed))
     if not failed:
         yield fine(f"the server has served {total} calls, none failed")
     else:
-        most = ", ".join(
-            f"{plugin} {verb} code {code}: {number}"
-            for plugin, verb, code, number in failed[:_SHOWN]
-        )
+        most = ", ".join(map(_told, failed[:_SHOWN]))
         yield note(f"{bad} of the server's {total} calls have failed ({most})", "cni-py metrics")
-    lost = _LOST.search(text)
-    if lost is not None and int(lost[1]):
+    lost = sum(one.value for one in counted if one.name == "cni_py_lost_workers_total")
+    if lost:
         remedy = "journalctl -u cni-py.service"
-        yield look(f"{lost[1]} workers died before their call had ended", remedy)
+        yield look(f"{lost:.0f} workers died before their call had ended", remedy)
+
+
+def _told(calls: Sample) -> str:
+    of = calls.labels
+    return f"{of['plugin']} {of['verb']} code {of['code']}: {calls.value:.0f}"

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_SAMPLE = re.compile(
+    r"^(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>[^ ]+)$", re.MULTILINE
+)
+_LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
 _BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000)
+
+
+class Sample(NamedTuple):
+    """One value of a metric."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def samples(text: str) -> list[Sample]:
+    """The values in a text of `Metrics.text`."""
+    found = []
+    for match in _SAMPLE.finditer(text):
+        labels = {} if match["labels"] is None else dict(_LABEL.findall(match["labels"]))
+        found.append(Sample(match["name"], labels, float(match["value"])))
+    return found
 
 
 class Metrics:

@@ -54,3 +54,34 @@ def test_doctor(host: Host) -> None:
     good = host.run(CNI_PY, "doctor", str(BIN))
     assert "LOOK" not in good.stdout
     assert "ok   the launcher is compiled" in good.stdout
+
+
+def test_uninstall(host: Host) -> None:
+    """What install has written goes, and nothing else of the folder."""
+    installed = host.run(CNI_PY, "install", "/opt/cni/bin", "--json").json
+    assert {Path(one).name for one in installed} == set(EXECUTABLES)
+    host.run("sh", "-c", "echo of others > /opt/cni/bin/flannel; cp /bin/busybox /opt/cni/bin/tap")
+    gone = host.run(CNI_PY, "uninstall", "/opt/cni/bin", "--json").json
+    assert "/opt/cni/bin/tap" not in gone
+    assert {Path(one).name for one in gone} == set(EXECUTABLES)
+    assert host.run("ls", "-A", "/opt/cni/bin").stdout.split() == ["flannel", "tap"]
+    assert host.run(CNI_PY, "uninstall", "/opt/cni/bin").stdout == ""
+
+
+def test_metrics(host: Host) -> None:
+    """As text and as JSON; without a server one line says what to do."""
+    host.stop_serving()
+    alone = host.run(CNI_PY, "metrics", check=False)
+    assert (alone.status, alone.stdout) == (1, "")
+    assert alone.stderr == (
+        "cni-py metrics: /run/cni-py/metrics.sock: No such file or directory; "
+        "no server listens there: start one with `cni-py serve`\n"
+    )
+    host.serve()
+    host.call("loopback", "STATUS", {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"})
+    text = host.run(CNI_PY, "metrics").stdout
+    assert 'cni_py_calls_total{plugin="loopback",verb="STATUS",code=""} 1' in text
+    samples = host.run(CNI_PY, "metrics", "--json").json
+    labels = {"plugin": "loopback", "verb": "STATUS", "code": ""}
+    assert {"name": "cni_py_calls_total", "labels": labels, "value": 1.0} in samples
+    assert len(samples) == len([line for line in text.splitlines() if line[0] != "#"])

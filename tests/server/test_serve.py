@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.configs import l3
 from fixtures.host import BIN, Host
-from fixtures.server import CNI_PY, Server
+from fixtures.server import Server
 
 from .conftest import SLOW_CONFIG, Held, start, until
 
@@ -210,13 +210,6 @@ def test_acts_where_the_caller_stands(served: Host) -> None:
         f"{BIN}/bridge", stdin=json.dumps(l3(ipMasq=True)), env=env | {"CNI_COMMAND": "DEL"}
     )
     assert "10.1.2.2" not in elsewhere.run("nft", "list", "ruleset").stdout
-
-
-def test_metrics_without_a_server(host: Host) -> None:
-    host.stop_serving()
-    outcome = host.run(CNI_PY, "metrics", check=False)
-    assert outcome.status == 1
-    assert "cni-py metrics: No such file or directory" in outcome.stderr
 
 
 def test_relative_paths_are_the_callers(served: Host) -> None:
