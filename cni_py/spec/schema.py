@@ -12,9 +12,9 @@ from .descriptions import described, field_descriptions, structs_of
 if TYPE_CHECKING:
     from .config import PluginConfig
 
-__all__ = ["config_schema", "described"]
+__all__ = ["DIALECT", "config_schema", "described"]
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema(name: str, config: type[PluginConfig]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def config_schema(name: str, config: type[PluginConfig]) -> dict[str, Any]:
         properties = schema["$defs"][struct.__name__]["properties"]
         for key, text in field_descriptions(struct).items():
             properties[key]["description"] = text
-    return {"$schema": _DIALECT, "title": f"{name}: plugin configuration", **schema}
+    return {"$schema": DIALECT, "title": f"{name}: plugin configuration", **schema}
 
 
 def _address_schema(wanted: Any) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from importlib import import_module
 import jsonschema
 import pytest
 
+from cni_py.ipam.delegation import MODULES
 from cni_py.skel import EXECUTABLES
+from cni_py.spec.list_schema import list_schema
 from cni_py.spec.schema import config_schema, described
 from fixtures.host import ROOT
 
@@ -82,6 +84,65 @@ def test_examples_fit_their_schemas(path) -> None:
     for plugin in conflist["plugins"]:
         config = plugin | {key: conflist[key] for key in ("cniVersion", "name")}
         jsonschema.Draft202012Validator(schema_of(plugin["type"])).validate(config)
+
+
+LIST = list_schema(
+    {name: import_module(one.module).Config for name, one in EXECUTABLES.items()}, MODULES
+)
+
+
+def test_schema_of_a_list_is_current() -> None:
+    """`make schema` writes it, and it is one of the dialect that it names."""
+    assert json.loads((ROOT / "conf" / "schema" / "conflist.json").read_text()) == LIST
+    jsonschema.Draft202012Validator.check_schema(LIST)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conf").glob("*.conflist")), ids=lambda one: one.name
+)
+def test_examples_fit_the_schema_of_a_list(path) -> None:
+    conflist = json.loads(path.read_text())
+    jsonschema.Draft202012Validator(LIST).validate(conflist)
+    shared = {key: value for key, value in conflist.items() if key != "plugins"}
+    for plugin in conflist["plugins"]:
+        jsonschema.Draft202012Validator(LIST).validate(shared | plugin)
+
+
+def listed(*plugins: dict, **keys: object) -> dict:
+    return {"cniVersion": "1.0.0", "name": "n", "plugins": list(plugins)} | keys
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(listed(), id="no plugins"),
+        pytest.param(listed({"type": "bridge"}, cniVersion="1.0"), id="version"),
+        pytest.param(listed({"type": "bridge"}, nmae="n"), id="key of the list"),
+        pytest.param(listed({"type": "bridge", "isGatway": True}), id="key of a plugin"),
+        pytest.param(listed({"type": "bridge", "mtu": "1500"}), id="type of a value"),
+        pytest.param(listed({"bridge": "cni0"}), id="no type"),
+        pytest.param(listed({"type": "bridge", "ipam": {"ranges": []}}), id="no type of ipam"),
+        pytest.param(
+            listed({"type": "bridge", "ipam": {"type": "host-local", "ranges": [{}]}}), id="ipam"
+        ),
+        pytest.param(
+            listed({"type": "ptp", "ipam": {"type": "static", "adresses": []}}), id="key of ipam"
+        ),
+        pytest.param({"type": "bridge", "cniVersion": "1.0.0"}, id="single without a name"),
+    ],
+)
+def test_schema_of_a_list_refuses(raw: dict) -> None:
+    assert not jsonschema.Draft202012Validator(LIST).is_valid(raw)
+
+
+def test_schema_of_a_list_leaves_others_alone() -> None:
+    """Plugins of others, remarks, and what a runtime or a delegate of others reads."""
+    others = (
+        {"type": "calico", "anything": {"a": 1}},
+        {"type": "bridge", "_remark": "x", "ipam": {"type": "whereabouts", "range": "10.0.0.0/8"}},
+        {"type": "portmap", "capabilities": {"portMappings": True}, "runtimeConfig": {"x": 1}},
+    )
+    jsonschema.Draft202012Validator(LIST).validate(listed(*others))
 
 
 def test_schema_refuses_a_wrong_type() -> None:
