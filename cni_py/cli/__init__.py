@@ -15,6 +15,7 @@ __all__ = ["main"]
 COMMANDS = {
     "add": "attaching:add",
     "check": "attaching:check",
+    "completion": "completion:completion",
     "del": "attaching:delete",
     "demo": "demo:demo",
     "dhcp-daemon": "serving:dhcp_daemon",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .attachment import Asked, attachment_options, name_of
+from .completing import network_names
 from .group import Failed
 from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option, need_root, print_json
@@ -85,7 +86,7 @@ def delete(asked: Asked) -> None:
 
 
 @click.command()
-@click.argument("network")
+@click.argument("network", shell_complete=network_names)
 @click.argument("netns", required=False)
 @net_dir_option
 @cni_path_option

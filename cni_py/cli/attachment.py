@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from .completing import container_ids, network_names
 from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option
 
@@ -164,7 +165,7 @@ def name_of(netns: str) -> str:
 def attachment_options(*, netns_required: bool) -> Callable[[Callable[..., None]], Any]:
     """Give a command the arguments and options of an attachment, as one `Asked`."""
     options = (
-        click.argument("network"),
+        click.argument("network", shell_complete=network_names),
         click.argument("netns", required=netns_required),
         click.option(
             "-i",
@@ -175,7 +176,12 @@ def attachment_options(*, netns_required: bool) -> Callable[[Callable[..., None]
             show_default=True,
             help="The interface's name in the container.",
         ),
-        click.option("--container", metavar="ID", help="The container's id, not one of its NETNS."),
+        click.option(
+            "--container",
+            metavar="ID",
+            help="The container's id, not one of its NETNS.",
+            shell_complete=container_ids,
+        ),
         click.option(
             "--args",
             multiple=True,

@@ -8,12 +8,13 @@ import click
 
 from cni_py.garbage import carry_out_deferred, collect, listed
 
+from .completing import network_names
 from .networks import cni_path_option, folders, named, net_dir_option
 from .output import json_option, print_json
 
 
 @click.command()
-@click.argument("network")
+@click.argument("network", shell_complete=network_names)
 @click.argument("netns", required=False)
 @click.option("--dry-run", is_flag=True, help="Only list what would be taken away, and why.")
 @click.option(

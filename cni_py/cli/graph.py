@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .group import Unreadable
 from .output import console, json_option, need_root, print_json
 
@@ -23,7 +24,7 @@ _WIDE = 4000
 
 
 @click.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.names)
 @click.option("--format", "kind", type=click.Choice(_FORMATS), default="tree", show_default=True)
 @click.option(
     "-o",
@@ -32,7 +33,14 @@ _WIDE = 4000
     type=click.Path(dir_okay=False, writable=True),
     help="Write to this file; without it to standard output.",
 )
-@click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Of this one alone.")
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NETWORK",
+    help="Of this one alone.",
+    shell_complete=completing.network_names,
+)
 @click.option(
     "--fold",
     type=click.IntRange(min=0),

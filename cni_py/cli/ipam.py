@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .completing import container_ids, network_names
 from .group import Failed
 from .output import json_option, need_root, new_table, print_json, print_table, printable
 
@@ -55,7 +56,7 @@ def list_pools(data_dir: str, conf_dir: str, as_json: bool) -> None:  # noqa: FB
 
 
 @ipam.command()
-@click.argument("network")
+@click.argument("network", shell_complete=network_names)
 @_data_dir
 @json_option
 def show(network: str, data_dir: str, as_json: bool) -> None:  # noqa: FBT001
@@ -72,8 +73,8 @@ def show(network: str, data_dir: str, as_json: bool) -> None:  # noqa: FBT001
 
 
 @ipam.command()
-@click.argument("wanted", metavar="ADDRESS|CONTAINER")
-@click.option("--network", default="", help="Only of this network.")
+@click.argument("wanted", metavar="ADDRESS|CONTAINER", shell_complete=container_ids)
+@click.option("--network", default="", help="Only of this network.", shell_complete=network_names)
 @click.option("--force", is_flag=True, help="Also what a living container holds.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_dry_run
@@ -123,7 +124,7 @@ def release(
 
 
 @ipam.command()
-@click.argument("network", required=False)
+@click.argument("network", required=False, shell_complete=network_names)
 @_dry_run
 @_data_dir
 @json_option

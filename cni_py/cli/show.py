@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .output import console, json_option, need_root, print_json
 from .overview import SECTIONS, headline, print_problems, sections
 
@@ -26,8 +27,15 @@ _PIPED_COLUMNS = 4000
 
 
 @click.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Of this one alone.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.names)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NETWORK",
+    help="Of this one alone.",
+    shell_complete=completing.network_names,
+)
 @click.option(
     "--section",
     "wanted",
