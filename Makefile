@@ -2,7 +2,7 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SOURCES := $(shell find cni_py plugins conf -type f -not -path '*/__pycache__/*' 2>/dev/null)
+SOURCES := $(shell find cni_py plugins conf docs/man -type f -not -path '*/__pycache__/*' 2>/dev/null)
 # Tests wait for the kernel much of the time.
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema pages docs clean
+.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema man pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
 	@echo 'make docs      build the documentation site: build/site/index.html'
+	@echo 'make man       write the manual pages in docs/man, from the command line'\''s help'
 	@echo 'make pages     write what is generated in docs/: keys, examples, lists'
 	@echo 'make clean     remove what the other targets made'
 
@@ -81,6 +82,9 @@ bin: $(VENV)/installed
 schema: $(VENV)/installed
 	@$(VENV)/bin/cni-py schema conf/schema
 
+man: $(VENV)/installed
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.man
+
 pages: $(VENV)/installed
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.pages
 
@@ -94,7 +98,7 @@ docs: $(VENV)/docs
 	  build/site/assets/javascripts/iframe-worker.js; fi
 
 # The wheel is what gets tested, not the checkout.
-$(VENV)/installed: $(VENV)/dependencies $(SOURCES) README.md LICENSE
+$(VENV)/installed: $(VENV)/dependencies $(SOURCES) README.md LICENSE CMakeLists.txt
 	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import jsonschema
 import pytest
+from tools.man import pages
 
 from cni_py.ipam.delegation import MODULES
 from cni_py.skel import EXECUTABLES
@@ -166,3 +169,24 @@ def test_every_key_of_the_reference_is_tested() -> None:
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == ""
     assert done.returncode == 0
+
+
+def test_manual_pages_are_current() -> None:
+    """`make man` writes them."""
+    folder = ROOT / "docs" / "man"
+    assert {one.name: one.read_text() for one in folder.iterdir()} == pages()
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_manual_pages_are_roff() -> None:
+    """groff has nothing to say of them, with all of its warnings."""
+    files = sorted((ROOT / "docs" / "man").iterdir())
+    check = ["groff", "-man", "-Tascii", "-ww", "-z", *map(str, files)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_manual_pages_are_installed() -> None:
+    """Where `man` looks for those of programs in the folder bin beside."""
+    folder = Path(sys.prefix, "share", "man", "man1")
+    assert (folder / "cni-py-lint.1").read_text() == pages()["cni-py-lint.1"]
