@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema man pages docs clean
+.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -28,7 +28,6 @@ help:
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
 	@echo 'make schema    write the JSON Schemas of the plugins'\'' configurations to conf/schema'
 	@echo 'make docs      build the documentation site: build/site/index.html'
-	@echo 'make man       write the manual pages in docs/man, from the command line'\''s help'
 	@echo 'make pages     write what is generated in docs/: keys, examples, lists'
 	@echo 'make clean     remove what the other targets made'
 
@@ -82,11 +81,9 @@ bin: $(VENV)/installed
 schema: $(VENV)/installed
 	@$(VENV)/bin/cni-py schema conf/schema
 
-man: $(VENV)/installed
-	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.man
-
 pages: $(VENV)/installed
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.pages
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.man
 
 # Strict: a link or an anchor that leads nowhere fails it.
 docs: $(VENV)/docs

@@ -1,4 +1,4 @@
-"""`make man`: the manual pages in docs/man, from the command line's own help.
+"""`make pages`: the manual pages in docs/man, from the command line's own help.
 
 The wheel installs them into share/man/man1.
 """

@@ -172,7 +172,7 @@ def test_every_key_of_the_reference_is_tested() -> None:
 
 
 def test_manual_pages_are_current() -> None:
-    """`make man` writes them."""
+    """`make pages` writes them."""
     folder = ROOT / "docs" / "man"
     assert {one.name: one.read_text() for one in folder.iterdir()} == pages()
 
