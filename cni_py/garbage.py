@@ -65,16 +65,15 @@ def carry_out_deferred() -> Iterator[Carried]:
 
 def collect(
     network: Network, valid: Iterable[tuple[str, str]] | None, *, dry: bool, path: str
-) -> list[Collected]:
-    """Have every plugin of a network collect, in order.
+) -> Iterator[Collected]:
+    """Have every plugin of a network collect, in order, as each result is asked for.
 
     `valid` is None where it is not known what lives. `path` is CNI_PATH.
     """
-    collected = []
     for plugin in network.plugins:
         name = plugin.type
         if name not in skel.EXECUTABLES:
-            collected.append(Collected(type=name, unasked=(name,)))
+            yield Collected(type=name, unasked=(name,))
             continue
         request = read_request(
             Environment("GC", "", "", "", "", path, ""),
@@ -88,12 +87,9 @@ def collect(
             skel.collect(name, request, collection)
         except (CniError, OSError) as failure:
             error = str(cni_error_of(failure))
-        collected.append(
-            Collected(
-                type=name,
-                found=tuple(collection.found),
-                unasked=tuple(collection.unasked),
-                error=error,
-            )
+        yield Collected(
+            type=name,
+            found=tuple(collection.found),
+            unasked=tuple(collection.unasked),
+            error=error,
         )
-    return collected

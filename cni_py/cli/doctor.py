@@ -11,7 +11,7 @@ import click
 
 from cni_py.server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET
 
-from .output import json_option, print_json, printable
+from .output import json_option, print_json, printable, tracked
 
 if TYPE_CHECKING:
     from cni_py.doctor.finding import Finding
@@ -49,10 +49,11 @@ def doctor(
     Nothing is changed. Without root some of it cannot be looked at, which is said. Exit status 1 if
     something needs a look.
     """
-    from cni_py.doctor.examinations import Places, examine
+    from cni_py.doctor.examinations import EXAMINATIONS, Places, examine
 
     places = Places(folder, path, metrics_socket, conf_dir, data_dir)
-    findings = list(examine(places))
+    subjects = tracked(EXAMINATIONS, "examinations", len(EXAMINATIONS))
+    findings = list(examine(places, subjects))
     if bundle is not None:
         from cni_py.doctor.bundle import write
 

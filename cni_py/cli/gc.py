@@ -10,7 +10,7 @@ from cni_py.garbage import carry_out_deferred, collect, listed
 
 from .completing import network_names
 from .networks import cni_path_option, folders, named, net_dir_option
-from .output import json_option, print_json
+from .output import json_option, print_json, tracked
 
 
 @click.command()
@@ -48,10 +48,10 @@ def gc(
     while no server was there.
     """
     known = listed(valid) if valid or none_valid else None
-    carried = [] if dry_run else list(carry_out_deferred())
-    collected = collect(
-        named(network, net_dir), known, dry=dry_run, path=":".join(folders(cni_path))
-    )
+    asked = named(network, net_dir)
+    carried = [] if dry_run else list(tracked(carry_out_deferred(), "deferred DELs"))
+    collecting = collect(asked, known, dry=dry_run, path=":".join(folders(cni_path)))
+    collected = list(tracked(collecting, "plugins asked", len(asked.plugins)))
     if as_json:
         print_json(collected)
     else:

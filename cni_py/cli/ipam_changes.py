@@ -16,6 +16,7 @@ from cni_py.spec.addresses import parse_ip
 from cni_py.spec.attachment import Attachment
 
 from .group import Failed, Unreadable
+from .output import tracked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,7 +155,7 @@ def repair_all(data_dir: str, network: str | None, *, dry: bool) -> Repaired:
         require_network(data_dir, network)
     names = networks(data_dir) if network is None else [network]
     changes: list[Change] = []
-    for name in names:
+    for name in tracked(names, "networks", len(names)):
         looked = _looked_at(data_dir, name)
         changes += _expected(name, looked) if dry else _repaired(data_dir, name, looked)
     everywhere = {one: _looked_at(data_dir, one) for one in networks(data_dir)}

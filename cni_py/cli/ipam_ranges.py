@@ -53,7 +53,7 @@ def ranges(data_dir: str, conf_dir: str) -> tuple[list[Range], list[str]]:
         listed = listing.listing(data_dir, network)
         if listed is not None:
             rows += _rows(pools.pool(network, listed, runs.get(network, ()), {}))
-    return rows, [one.text for one in problems]
+    return rows, [f"{one.subject}: {one.text}" for one in problems]
 
 
 def _rows(pool: Pool) -> Iterator[Range]:

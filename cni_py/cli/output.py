@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -11,8 +11,12 @@ import msgspec
 from .group import Failed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rich.console import Console
     from rich.table import Table
+
+T = TypeVar("T")
 
 # Wider than any row: an id has 64 characters.
 _WIDE = 1000
@@ -61,6 +65,19 @@ def print_table(table: Table) -> None:
     with wide.capture() as text:
         wide.print(table)
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def tracked(work: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Each of `work`, with a bar on stderr while a person waits; it is gone with the last one."""
+    if not os.isatty(2):
+        yield from work
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(work, total, description=what)
 
 
 def need_root(what: str) -> None:

@@ -43,7 +43,8 @@ def _of_network(one: Configured, folder: str) -> Iterator[Finding]:
     network = one.network
     text = {"name": network.name, "cniVersion": network.cni_version, "plugins": one.plugins}
     try:
-        collected = collect(parse_network(msgspec.json.encode(text)), None, dry=True, path=folder)
+        network_read = parse_network(msgspec.json.encode(text))
+        collected = list(collect(network_read, None, dry=True, path=folder))
     except CniError as error:
         yield unseen(f"what {network.file} has leaked cannot be told: {error}")
         return

@@ -16,6 +16,7 @@ from fixtures.configs import host_local, ipam, l3
 from fixtures.firewalls import attach, drop_by_default, firewall, only_v4
 from fixtures.host import BIN, Host
 from fixtures.server import CNI_PY
+from fixtures.terminal import on_terminal
 
 CONF = "/etc/cni/net.d"
 SMALL = ipam(ranges=[[{"subnet": "10.0.0.0/29"}]])
@@ -275,3 +276,11 @@ def test_what_cannot_be_looked_at(host: Host) -> None:
     host.run("mount", "--bind", "/dev/null", "/proc/locks")
     host.add("host-local", SMALL, host.container("c1"))
     assert {one["subject"] for one in examine(host)} >= {"locks", "network managers"}
+
+
+def test_a_bar_while_a_person_waits(host: Host) -> None:
+    """On a terminal alone, and it is gone when the answer is there."""
+    seen = on_terminal(host, CNI_PY, "doctor", str(BIN))
+    assert b"examinations" in seen.raw
+    assert "examinations" not in seen.text
+    assert "examinations" not in host.run(CNI_PY, "doctor", str(BIN), check=False).stderr
