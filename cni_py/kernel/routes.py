@@ -25,6 +25,8 @@ from .netlink import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cni_py.spec.addresses import IP, Cidr, Network
     from cni_py.spec.results import Route
 
@@ -147,15 +149,19 @@ def delete(index: int, name: str, route: Route, gateway: IP | None) -> Request:
 
 
 def dump(netlink: Netlink, index: int) -> list[KernelRoute]:
-    """The routes of all tables through one link, without cached ones. Raises KernelError."""
+    """The routes of all tables through one link, without cached ones. Raises KernelError.
+
+    Of several next hops each is a route: the kernel makes one of IPv6 routes to the same
+    destination, such as the default routes of two interfaces.
+    """
     found: list[Any] = []
     for family in (socket.AF_INET, socket.AF_INET6):
         message = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         message += encoded(ROUTE, [("RTA_OIF", index)])
         bodies = netlink.dump(Request("list the routes", RTM_GETROUTE, message))
         found.extend(decode("rtmsg", body) for body in bodies)
-    own = (one for one in found if one.get_attr("RTA_OIF") == index)
-    return [_route(one) for one in own if not one["flags"] & _FLAG_CLONED]
+    every = (hop for one in found if not one["flags"] & _FLAG_CLONED for hop in _hops(one))
+    return [one for one in every if one.link == index]
 
 
 class SeenRoute(NamedTuple):
@@ -172,26 +178,25 @@ class SeenRoute(NamedTuple):
 def dump_unicast(netlink: Netlink) -> list[SeenRoute]:
     """The routes of all tables but the local one that lead somewhere. Raises KernelError.
 
-    Decoded by hand: of a thousand containers, pyroute2's classes would take seconds.
+    Of several next hops each is a route, as for `dump`. Decoded by hand: of a thousand containers,
+    pyroute2's classes would take seconds.
     """
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         message = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, _TYPE_UNICAST, 0)
         for body in netlink.dump(Request("list the routes", RTM_GETROUTE, message)):
-            route = _seen(body, family)
-            if route is not None:
-                found.append(route)
+            found += _seen(body, family)
     return found
 
 
-def _seen(body: bytes, family: int) -> SeenRoute | None:
+def _seen(body: bytes, family: int) -> list[SeenRoute]:
     _, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
     have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
     table = _number(have[_RTA_TABLE]) if _RTA_TABLE in have else table
     if kind != _TYPE_UNICAST or flags & _FLAG_CLONED or table == LOCAL_TABLE:
-        return None
+        return []
     destination = have.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
-    return SeenRoute(
+    route = SeenRoute(
         destination=f"{socket.inet_ntop(family, destination)}/{length}",
         gateway=socket.inet_ntop(family, have[_RTA_GATEWAY]) if _RTA_GATEWAY in have else "",
         priority=_number(have.get(_RTA_PRIORITY, b"")),
@@ -199,6 +204,11 @@ def _seen(body: bytes, family: int) -> SeenRoute | None:
         mtu=_number(attributes(have.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b"")),
         link=_number(have.get(_RTA_OIF, b"")),
     )
+    hops = _next_hops(have.get(_RTA_MULTIPATH, b""))
+    return [
+        route._replace(link=link, gateway=socket.inet_ntop(family, via) if via else "")
+        for link, via in hops
+    ] or [route]
 
 
 def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
@@ -269,20 +279,22 @@ def default_hops(netlink: Netlink) -> list[Hop]:
             have = attributes(body, _NLMSG_BYTES + _RTMSG.size)
             metric = _number(have.get(_RTA_PRIORITY, b""))
             mtu = _number(attributes(have.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b""))
-            indices = _links(have.get(_RTA_MULTIPATH, b"")) or [_number(have.get(_RTA_OIF, b""))]
+            hops = _next_hops(have.get(_RTA_MULTIPATH, b""))
+            indices = [link for link, _ in hops] or [_number(have.get(_RTA_OIF, b""))]
             found += [Hop(version, metric, index, mtu) for index in indices if index]
     return found
 
 
-def _links(multipath: bytes) -> list[int]:
-    """The links of several next hops."""
+def _next_hops(multipath: bytes) -> list[tuple[int, bytes]]:
+    """The link and the gateway of several next hops; no bytes for none."""
     found = []
     offset = 0
     while offset + _NEXT_HOP.size <= len(multipath):
         length, _, _, index = _NEXT_HOP.unpack_from(multipath, offset)
         if length < _NEXT_HOP.size:
             break
-        found.append(index)
+        own = attributes(multipath[offset + _NEXT_HOP.size : offset + length])
+        found.append((index, own.get(_RTA_GATEWAY, b"")))
         offset += (length + 3) & ~3
     return found
 
@@ -299,6 +311,17 @@ def _message(subnet: Network, *, table: int, proto: int, scope: int, kind: int) 
 
 def _family(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _hops(message: Any) -> Iterator[KernelRoute]:
+    """A route for each of its next hops."""
+    route = _route(message)
+    hops = message.get_attr("RTA_MULTIPATH")
+    if not hops:
+        yield route
+    for hop in hops or ():
+        via = hop.get_attr("RTA_GATEWAY")
+        yield route._replace(link=hop["oif"], gateway=None if via is None else ip_address(via))
 
 
 def _route(message: Any) -> KernelRoute:

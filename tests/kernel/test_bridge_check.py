@@ -27,6 +27,20 @@ def test_right_after_add(host: Host) -> None:
     assert host.call("bridge", "CHECK", config, container).status == 0
 
 
+def test_two_default_routes(host: Host) -> None:
+    """The kernel makes one route with two next hops of IPv6's; each interface has its own."""
+    container = host.container("c1")
+    configs = {}
+    for ifname in ("eth0", "net1"):
+        configs[ifname] = CONFIG | {"prevResult": host.add("bridge", CONFIG, container, ifname)}
+    for ifname, config in configs.items():
+        assert host.call("bridge", "CHECK", config, container, ifname).status == 0
+    container.run("ip", "-6", "route", "del", "default", "via", "fd00:1::1", "dev", "net1")
+    assert host.call("bridge", "CHECK", configs["eth0"], container, "eth0").status == 0
+    lost = refusal(host.call("bridge", "CHECK", configs["net1"], container, "net1"))
+    assert lost["msg"] == "route ::/0 of interface net1 differs"
+
+
 def test_layer_two(host: Host) -> None:
     """[W-BR9]"""
     container = host.container("c1")
