@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 # What a shell shows of a program that an interrupt has ended: 128 and the signal's number.
 INTERRUPTED = 130
+
+# Characters of a text that are shown on both sides of one that cannot be.
+_AROUND = 40
 
 
 class Failed(click.ClickException):
@@ -70,6 +75,7 @@ class CommandLine(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
+        _print_anything()
         extra = {"prog_name": self.name, **extra, "standalone_mode": False}
         try:
             status = super().main(*args, **extra)
@@ -82,6 +88,11 @@ class CommandLine(click.Group):
         except click.Abort:
             click.echo(err=True)
             status = INTERRUPTED
+        except OSError as error:
+            # Of what click itself prints, such as a help: the commands' are told below.
+            status = _refused(str(self.name), Failed(error.strerror or str(error)), "")
+        finally:
+            _drop_unwritten()
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -92,6 +103,10 @@ class CommandLine(click.Group):
             raise
         except click.ClickException as error:
             refusal = error
+        except UnicodeEncodeError as error:
+            # An argument, or a file's name: Python holds what is not UTF-8 as lone surrogates.
+            around = error.object[max(0, error.start - _AROUND) : error.end + _AROUND]
+            refusal = Unreadable(f"{around!r} is not UTF-8")
         except (CniError, OSError) as error:
             refusal = Failed(str(cni_error_of(error)))
         status = _refused(f"{ctx.command_path} {ctx.invoked_subcommand}", refusal, "")
@@ -99,6 +114,25 @@ class CommandLine(click.Group):
 
 
 def _refused(command: str, error: click.ClickException, hint: str) -> int:
+    from .output import printable
+
     message = " ".join(error.format_message().split())
-    click.echo(f"{command}: {message}{hint}", err=True)
+    click.echo(printable(f"{command}: {message}{hint}"), err=True)
     return error.exit_code
+
+
+def _drop_unwritten() -> None:
+    """What a full disk did not take has been told: Python would try again at its end, and tell."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_anything() -> None:
+    """Have characters that the locale's encoding lacks written out, and names' own bytes kept."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            utf8 = stream.encoding.lower() in ("utf-8", "utf8")
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")

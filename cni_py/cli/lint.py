@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import json_option, print_json
+from .output import json_option, print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def lint(
         for one in findings:
             click.echo(_line(one))
     for text in unreadable:
-        click.echo(f"cni-py lint: {text}", err=True)
+        click.echo(printable(f"cni-py lint: {text}"), err=True)
     if not as_json and not unreadable:
         click.echo(_summary(findings, len(asked)), err=True)
     worst = {one.severity for one in findings}
@@ -78,10 +78,10 @@ def lint(
 
 def _line(one: Finding) -> str:
     """Coloured where a person reads it."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return str(one)
+    if not os.isatty(1) or os.environ.get("NO_COLOR"):
+        return printable(str(one))
     word = click.style(one.severity, fg=_COLOURS[one.severity], bold=True)
-    return str(one).replace(f" {one.severity}: ", f" {word}: ", 1)
+    return printable(str(one)).replace(f" {one.severity}: ", f" {word}: ", 1)
 
 
 def _summary(findings: Sequence[Finding], files: int) -> str:

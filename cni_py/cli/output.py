@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +26,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer with 
 
 
 def print_json(value: object) -> None:
-    """Print structs, tuples and plain values as one indented JSON document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+    r"""Print structs, tuples and plain values as one indented JSON document.
+
+    Names of files that are not UTF-8 keep their bytes as `\udc80` to `\udcff`.
+    """
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=2)
+    click.echo(text)
 
 
 def console(**options: Any) -> Console:

@@ -6,11 +6,14 @@ import errno
 import os
 import stat
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from typing import NamedTuple
 
 from cni_py.spec import located
 from cni_py.spec.limits import MOST_INPUT_BYTES
 
+# Bytes: a binary file has a NUL in them.
+_LOOKED_AT = 1024
 EXTENSIONS = (".conflist", ".conf", ".json")
 
 
@@ -37,10 +40,15 @@ def collect(paths: list[str]) -> tuple[list[File], list[str]]:
     unreadable = []
     for path in paths:
         try:
-            for one in _listed(path) if path != "-" and os.path.isdir(path) else [path]:
-                files.setdefault(one, standard_input() if one == "-" else read_file(one))
+            listed = _listed(path) if path != "-" and os.path.isdir(path) else [path]
         except OSError as error:
-            unreadable.append(f"{error.filename or path}: {error.strerror}")
+            unreadable.append(f"{path}: {error.strerror}")
+            continue
+        for one in listed:
+            try:
+                files.setdefault(one, standard_input() if one == "-" else read_file(one))
+            except OSError as error:
+                unreadable.append(f"{one}: {error.strerror}")
     for folder in sorted({os.path.dirname(one) or "." for one in files if _is_found(one)}):
         for name in _listed(folder, quiet=True):
             path = os.path.relpath(name) if folder == "." else name
@@ -54,6 +62,8 @@ def collect(paths: list[str]) -> tuple[list[File], list[str]]:
 
 def standard_input() -> File:
     """What comes on standard input. Raises OSError."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed", "-")
     data = sys.stdin.buffer.read(MOST_INPUT_BYTES + 1)
     return _file("-", data)
 
@@ -70,6 +80,9 @@ def read_file(path: str) -> File:
 def _file(name: str, data: bytes) -> File:
     if len(data) > MOST_INPUT_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {MOST_INPUT_BYTES} bytes", name)
+    if b"\0" in data[:_LOOKED_AT]:
+        what = "UTF-16: save it as UTF-8" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "binary"
+        raise OSError(errno.EINVAL, f"it is {what}", name)
     return File(name, located.parse(data))
 
 

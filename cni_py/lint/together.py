@@ -72,7 +72,8 @@ def note_order(all_looked: Sequence[Looked], folders: Sequence[str]) -> None:
         inside = [one for one in all_looked if one.network.file.name.startswith(folder)]
         if len(inside) > 1:
             first = inside[0]
-            text = f"of {folder} runtimes with one network take this one: {first.network.name}"
+            name = first.network.name or first.network.file.name
+            text = f"of {folder} runtimes with one network take this one: {name}"
             first.notes.add(first.network.root, "info", text, "the first by the file's name")
 
 

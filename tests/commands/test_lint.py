@@ -79,7 +79,7 @@ def test_no_file_to_read(tmp_path: Path) -> None:
     "data",
     [
         pytest.param(b"[" * 10**7, id="brackets"),
-        pytest.param(random.Random(1).randbytes(100_000), id="noise"),
+        pytest.param(random.Random(1).randbytes(100_000).replace(b"\0", b""), id="noise"),
         pytest.param(b'{"plugins": [' + b"{}," * 300_000, id="plugins"),
         pytest.param(b"," * 10**6, id="commas"),
     ],
@@ -90,6 +90,28 @@ def test_hostile(data: bytes) -> None:
     assert done.returncode == 1
     assert 1 <= len(done.stdout.splitlines()) <= 30
     assert done.stdout.replace("\n", "").isprintable()
+
+
+def test_binary_among_others(tmp_path: Path) -> None:
+    """One line says so, and the files behind it are looked at all the same."""
+    (tmp_path / "a.conflist").write_bytes(b"\x7fELF\x02\x01\0\0")
+    (tmp_path / "b.conflist").write_bytes("{}".encode("utf-16"))
+    written(tmp_path / "c.conflist", {"name": "n"})
+    done = run(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"cni-py lint: {tmp_path}/a.conflist: it is binary",
+        f"cni-py lint: {tmp_path}/b.conflist: it is UTF-16: save it as UTF-8",
+    ]
+    assert f"{tmp_path}/c.conflist:1:1: error: there are no `plugins`" in done.stdout
+
+
+def test_names_that_a_terminal_obeys(tmp_path: Path) -> None:
+    """They are written out; one that is not UTF-8 comes back from the JSON."""
+    name = "\x1b[31m\udcff.conflist"
+    written(tmp_path / name, {**GOOD, "name": "a b"})
+    assert run(tmp_path).stdout.startswith(f"{tmp_path}/\\x1b[31m\\udcff.conflist:1:")
+    assert json.loads(run("--json", tmp_path).stdout)["files"] == [f"{tmp_path}/{name}"]
 
 
 def test_broken_pipe(tmp_path: Path) -> None:
