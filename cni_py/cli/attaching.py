@@ -36,7 +36,7 @@ def add(asked: Asked, keep_failed: bool) -> None:  # noqa: FBT001 - click passes
     """
     from .refusals import told
 
-    need_root("to attach a container")
+    need_root("attaching a container")
     network = asked.found()
     parameters = asked.parameters(network)
     _require_netns(parameters)
@@ -55,7 +55,7 @@ def check(asked: Asked) -> None:
     """
     from .refusals import told
 
-    need_root("to look into a container")
+    need_root("looking into a container")
     network = asked.found()
     runtime = asked.runtime()
     with told(network, as_json=asked.as_json) as stop:
@@ -76,7 +76,7 @@ def delete(asked: Asked) -> None:
     """
     from .refusals import told
 
-    need_root("to detach a container")
+    need_root("detaching a container")
     runtime = asked.runtime()
     network = _network_or_cached(runtime, asked)
     with told(network, as_json=asked.as_json) as stop:
@@ -106,6 +106,7 @@ def status(
 
     from .refusals import told
 
+    need_root("asking plugins")
     found = named(network, net_dir)
     runtime = Runtime(folders(cni_path), net_dir)
     with told(found, as_json=as_json) as stop:

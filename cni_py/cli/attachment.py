@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import wraps
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+
+from cni_py.spec.config import decode_json
 
 from .completing import container_ids, network_names
 from .networks import cni_path_option, folders, named, net_dir_option
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from cni_py.runtime import Cached, Network, Parameters, Runtime
 
 _ID_DIGITS = 20
+# A day; no plugin takes longer.
+_MOST_SECONDS = 86400
+_SHOWN_CHARACTERS = 60
 _NAMED_FOLDERS = ("/run/netns", "/var/run/netns")
 _PORT = re.compile(
     r"(?:(?P<ip>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<host>[0-9]{1,5}):(?P<container>[0-9]{1,5})"
@@ -63,6 +67,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
         if self.netns is None and self.container is None:
             raise click.UsageError("say which container: NETNS, or --container")
+        if self.netns == "":
+            raise click.UsageError("NETNS is empty")
         netns = "" if self.netns is None else absolute(self.netns)
         given = self._capabilities()
         if network is not None:
@@ -71,7 +77,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
                 msg = f"no plugin of {network.name} has the capability {name}"
                 raise click.UsageError(f"{msg}; they have: {declared}")
         return Parameters(
-            self.container or container_id(netns),
+            container_id(netns) if self.container is None else self.container,
             netns,
             self.ifname,
             self._args(),
@@ -109,19 +115,23 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             if not name or not equals:
                 raise click.UsageError(f"--cap {one}: write NAME=JSON")
             try:
-                wanted[name] = json.loads(text)
+                wanted[name] = decode_json(os.fsencode(text))
             except ValueError as error:
-                raise click.UsageError(f"--cap {name}: {text} is no JSON: {error}") from None
+                raise click.UsageError(f"--cap {name}: {_cut(text)} is no JSON: {error}") from None
         if self.ports:
             mappings = wanted.setdefault("portMappings", [])
             mappings += map(mapping, self.ports)
         return wanted
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
 def _environment_capabilities() -> Mapping[str, Any]:
     text = os.environ.get("CAP_ARGS", "")
     try:
-        value = json.loads(text) if text else {}
+        value = decode_json(os.fsencode(text)) if text else {}
     except ValueError as error:
         raise click.UsageError(f"CAP_ARGS is no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -204,7 +214,7 @@ def attachment_options(*, netns_required: bool) -> Callable[[Callable[..., None]
         ),
         net_dir_option,
         cni_path_option,
-        click.option("--timeout", type=click.FloatRange(min=0.001), metavar="SECONDS"),
+        click.option("--timeout", type=click.FloatRange(0.001, _MOST_SECONDS), metavar="SECONDS"),
         json_option,
     )
 

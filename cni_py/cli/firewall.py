@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .group import Failed
-from .output import json_option, print_json
+from .output import json_option, need_root, print_json
 
 
 @click.group()
@@ -23,6 +23,7 @@ def restore(as_json: bool) -> None:  # noqa: FBT001 - click passes options by na
     """
     from cni_py.plugins.restoring import restore as restore_all
 
+    need_root("restoring rules")
     done = restore_all()
     if as_json:
         print_json(done)

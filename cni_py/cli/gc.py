@@ -7,10 +7,11 @@ import sys
 import click
 
 from cni_py.garbage import carry_out_deferred, collect, listed
+from cni_py.spec.errors import CniError
 
 from .completing import network_names
 from .networks import cni_path_option, folders, named, net_dir_option
-from .output import json_option, print_json, tracked
+from .output import json_option, need_root, print_json, tracked
 
 
 @click.command()
@@ -47,7 +48,11 @@ def gc(
     Before that the DELs are carried out, of whatever network, that launchers have written down
     while no server was there.
     """
-    known = listed(valid) if valid or none_valid else None
+    need_root("looking for what containers have left")
+    try:
+        known = listed(valid) if valid or none_valid else None
+    except CniError as error:
+        raise click.UsageError(str(error)) from None
     asked = named(network, net_dir)
     carried = [] if dry_run else list(tracked(carry_out_deferred(), "deferred DELs"))
     collecting = collect(asked, known, dry=dry_run, path=":".join(folders(cni_path)))

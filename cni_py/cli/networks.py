@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.limits import MOST_INPUT_BYTES
 
 from .group import Unreadable
 
@@ -40,6 +41,19 @@ def folders(cni_path: str) -> tuple[str, ...]:
     return tuple(os.path.abspath(one) for one in cni_path.split(":") if one)
 
 
+def standard_input() -> bytes:
+    """All that comes there. Raises Unreadable for a closed one, or too much."""
+    if sys.stdin is None:
+        raise Unreadable("standard input is closed")
+    try:
+        data = sys.stdin.buffer.read(MOST_INPUT_BYTES + 1)
+    except OSError as error:
+        raise Unreadable(f"standard input cannot be read: {error.strerror}") from None
+    if len(data) > MOST_INPUT_BYTES:
+        raise Unreadable(f"standard input has more than {MOST_INPUT_BYTES} bytes")
+    return data
+
+
 def named(text: str, folder: str) -> Network:
     """The network that an argument names; a path has a slash, or ends as one of a file.
 
@@ -49,7 +63,10 @@ def named(text: str, folder: str) -> Network:
 
     try:
         if text == "-":
-            return parse_network(sys.stdin.buffer.read())
+            network = parse_network(standard_input())
+            if not network.plugins:
+                raise Unreadable(f"network {network.name} has no plugins")
+            return network
         if "/" in text or text.endswith(_EXTENSIONS):
             return load_file(text)
     except CniError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .attachment import Asked, attachment_options
-from .output import console, need_root, print_json
+from .output import console, need_root, print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def plan(asked: Asked) -> None:
     """
     from .planning import plan as planned
 
-    need_root("to look into a container")
+    need_root("looking into a container")
     network = asked.found()
     found = planned(asked.runtime(), network, asked.parameters(network))
     if asked.as_json:
@@ -35,7 +35,7 @@ def plan(asked: Asked) -> None:
     else:
         out = console()
         for text, style in _lines(found):
-            out.print(text, style=style, markup=False)
+            out.print(printable(text), style=style, markup=False)
     if not found.is_possible:
         raise click.exceptions.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from cni_py.ipam.delegation import is_ours
-from cni_py.kernel import executables, own_folders, state_files
+from cni_py.kernel import executables, netns, own_folders, state_files
 from cni_py.plugins import planned
 from cni_py.plugins.planned import Notes, Step
 from cni_py.runtime.requests import attachment_config, environment
@@ -146,8 +146,15 @@ def _of_none(runtime: Runtime, network: Network, parameters: Parameters) -> list
             found.append(f"the result cache has this attachment already: {again}")
     except CniError as error:
         found.append(str(error))
-    if not os.path.exists(parameters.netns):
-        found.append(f"there is no network namespace at {parameters.netns}")
+    try:
+        container = netns.open_netns(parameters.netns)
+    except CniError as error:
+        found.append(str(error))
+    else:
+        if container is None:
+            found.append(f"there is no network namespace at {parameters.netns}")
+        else:
+            container.close()
     kept = (runtime.cache_folder, os.path.join(runtime.cache_folder, "results"))
     for path in (*own_folders.STATE, *kept):
         problem = own_folders.not_own(path)

@@ -52,7 +52,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def refusal(error: CniError, network: Network, hint: str = "") -> Refusal:
     """What is known of an error."""
     plugin, place = (error.type, error.index + 1) if isinstance(error, PluginError) else ("", 0)
-    if not hint and error.msg.startswith("failed to find plugin"):
+    if error.msg.startswith("failed to find plugin"):
         hint = "cni-py install FOLDER writes ours; --cni-path or CNI_PATH names the folders"
     return Refusal(
         network=network.name,

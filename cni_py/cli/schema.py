@@ -25,7 +25,10 @@ def schema(folder: Path) -> None:
     configs = {name: import_module(one.module).Config for name, one in EXECUTABLES.items()}
     schemas = {name: config_schema(name, config) for name, config in configs.items()}
     schemas["conflist"] = list_schema(configs, MODULES)
+    paths = []
     for name, written in schemas.items():
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps(written, indent=2) + "\n")
+        paths.append(folder / f"{name}.json")
+        paths[-1].write_text(json.dumps(written, indent=2) + "\n")
+    # Behind the last one: who reads only the first line gets all files.
+    for path in paths:
         click.echo(path)

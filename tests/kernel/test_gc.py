@@ -204,5 +204,5 @@ def test_bad_configuration(host: Host, text: str, msg: str) -> None:
 def test_bad_list(host: Host) -> None:
     host.run("tee", "/run/net1", stdin=json.dumps(BRIDGE))
     outcome = host.run(CNI_PY, "gc", "/run/net1", "--valid", "c1", check=False)
-    assert outcome.status == 1
+    assert outcome.status == 2
     assert "c1 is no attachment" in outcome.stderr

@@ -286,5 +286,5 @@ def test_without_root(host: Host) -> None:
     if failed.status == 126 or "Permission denied" in failed.stderr:
         pytest.skip("nobody cannot run the installed program here")
     assert (failed.status, failed.stderr) == (
-        1, "cni-py add: to attach a container needs root: try again with sudo\n",
+        1, "cni-py add: attaching a container needs root: try again with sudo\n",
     )  # fmt: skip
