@@ -50,15 +50,17 @@ def doctor(
     something needs a look.
     """
     from cni_py.doctor.examinations import EXAMINATIONS, Places, examine
+    from cni_py.kernel import state_files
 
     places = Places(folder, path, metrics_socket, conf_dir, data_dir)
     subjects = tracked(EXAMINATIONS, "examinations", len(EXAMINATIONS))
-    findings = list(examine(places, subjects))
-    if bundle is not None:
-        from cni_py.doctor.bundle import write
+    with state_files.only_looking():
+        findings = list(examine(places, subjects))
+        if bundle is not None:
+            from cni_py.doctor.bundle import write
 
-        write(bundle, places, findings)
-        click.echo(f"wrote {bundle}", err=True)
+            write(bundle, places, findings)
+            click.echo(f"wrote {bundle}", err=True)
     if as_json:
         print_json(findings)
     else:

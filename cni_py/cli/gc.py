@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import click
 
 from cni_py.garbage import carry_out_deferred, collect, listed
+from cni_py.kernel import state_files
 from cni_py.spec.errors import CniError
 
 from .completing import network_names
@@ -56,7 +58,8 @@ def gc(
     asked = named(network, net_dir)
     carried = [] if dry_run else list(tracked(carry_out_deferred(), "deferred DELs"))
     collecting = collect(asked, known, dry=dry_run, path=":".join(folders(cni_path)))
-    collected = list(tracked(collecting, "plugins asked", len(asked.plugins)))
+    with state_files.only_looking() if dry_run else nullcontext():
+        collected = list(tracked(collecting, "plugins asked", len(asked.plugins)))
     if as_json:
         print_json(collected)
     else:

@@ -85,8 +85,10 @@ class CommandLine(click.Group):
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx is not None else str(self.name)
             status = _refused(command, error, f" ({command} --help)")
-        except click.Abort:
-            click.echo(err=True)
+        except click.Abort as error:
+            # Of an interrupt click has ended the line; of a question that is not answered nobody.
+            if not isinstance(error.__cause__, KeyboardInterrupt):
+                click.echo(err=True)
             status = INTERRUPTED
         except OSError as error:
             # Of what click itself prints, such as a help: the commands' are told below.

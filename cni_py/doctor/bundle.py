@@ -7,6 +7,7 @@ business but the operator's, who can add it.
 from __future__ import annotations
 
 import io
+import json
 import os
 import platform
 import sys
@@ -111,8 +112,9 @@ def _shown(part: Any, redaction: Redaction) -> str:
     """A text as it is, anything else as JSON; both without secrets."""
     if isinstance(part, str):
         return redaction.text(part)
-    plain = redaction.strings(msgspec.json.decode(msgspec.json.encode(part, enc_hook=str)))
-    return msgspec.json.format(msgspec.json.encode(plain), indent=1).decode() + "\n"
+    plain = redaction.strings(msgspec.to_builtins(part, str_keys=True, enc_hook=str))
+    # Names that are not UTF-8 are written out.
+    return json.dumps(plain, indent=1) + "\n"
 
 
 def _redacted(one: Configured, redaction: Redaction) -> dict[str, Any]:

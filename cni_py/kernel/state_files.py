@@ -43,14 +43,14 @@ _SLACK_NS = 1_000_000_000
 T = TypeVar("T")
 
 
-# How many blocks of `only_looking` are entered.
-_only_looked: list[None] = []
+# For each block of `only_looking` that is entered: what it has been told of.
+_only_looked: list[set[str]] = []
 
 
 @contextmanager
 def only_looking() -> Iterator[None]:
     """Leave what is damaged where it is while the block runs: it must change nothing."""
-    _only_looked.append(None)
+    _only_looked.append(set(_only_looked[-1]) if _only_looked else set())
     try:
         yield
     finally:
@@ -240,7 +240,9 @@ def set_aside(path: str, why: str, folder: str = "") -> None:
     Nothing is raised: where it cannot be moved, that is said too.
     """
     if _only_looked:
-        report(path, why, "and stays: nothing is changed now")
+        if path not in _only_looked[-1]:
+            _only_looked[-1].add(path)
+            report(path, why, "and stays: nothing is changed now")
         return
     target = os.path.join(folder, os.path.basename(path)) if folder else _aside_of(path)
     folder = os.path.dirname(target)

@@ -39,7 +39,7 @@ def names(attachment: Attachment) -> tuple[str, str]:
     The latter ends as the host end's name does.
     """
     text = attachment.network + attachment.container_id
-    shared = (_PREFIX + sha512(text.encode()).hexdigest())[:_NAME_BYTES]
+    shared = (_PREFIX + sha512(text.encode(errors="surrogateescape")).hexdigest())[:_NAME_BYTES]
     return shared, _PREFIX + attachment.host_ifname.removeprefix("veth")
 
 

@@ -405,7 +405,8 @@ def _delete_reference_rules(nft: Nftables, attachment: Attachment) -> None:
 
 
 def _iptables_chain(attachment: Attachment) -> str:
-    digest = sha512(f"{attachment.network}{attachment.container_id}".encode()).hexdigest()
+    text = f"{attachment.network}{attachment.container_id}"
+    digest = sha512(text.encode(errors="surrogateescape")).hexdigest()
     return f"CNI-{digest}"[:_IPTABLES_CHAIN_BYTES]
 
 

@@ -248,7 +248,8 @@ def _guard_lines(name: str) -> list[str]:
 
 def chain_of(attachment: Attachment) -> str:
     """The container's chain (H-02): its name has no interface in it."""
-    digest = sha512(f"{attachment.network}{attachment.container_id}".encode()).hexdigest()
+    text = f"{attachment.network}{attachment.container_id}"
+    digest = sha512(text.encode(errors="surrogateescape")).hexdigest()
     return f"CNI-DN-{digest}"[:_CHAIN_BYTES]
 
 

@@ -30,7 +30,7 @@ def is_key(text: str) -> bool:
 
 def network_key(network: str) -> str:
     """A network's short hash: the first 16 hex digits of SHA-512 (reference recipe H-05)."""
-    return sha512(network.encode()).hexdigest()[:_KEY_DIGITS]
+    return sha512(_bytes(network)).hexdigest()[:_KEY_DIGITS]
 
 
 def key_in(label: str) -> str:
