@@ -393,7 +393,7 @@ def test_by_hand(node: Host) -> None:
     assert len(files(node)) == 1
     node.run(*gc, stdin=json.dumps(l3()))
     assert leaks(node) == []
-    assert "deferred" not in node.run(CNI_PY, "doctor", check=False).stdout
+    assert "no DEL is deferred" in node.run(CNI_PY, "doctor", check=False).stdout
 
 
 def test_one_that_fails(node: Host) -> None:
