@@ -146,7 +146,7 @@ class _Walk:
     ) -> _Ended | None:
         """One statement; None where the rule is not for the packet. Raises Unknown."""
         if kind in _NO_EFFECT:
-            return _Ended("", packet)
+            return None if _is_of_excess(kind, what) else _Ended("", packet)
         try:
             if kind == "match":
                 return _Ended("", packet) if self._expressions.matches(what, packet) else None
@@ -263,3 +263,20 @@ def all_rules(objects: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, str, i
     """((family, table, handle), text) of every rule."""
     for rule in (one["rule"] for one in objects if "rule" in one):
         yield (rule["family"], rule["table"], rule["handle"]), rule_text(rule)
+
+
+def _is_of_excess(kind: str, what: Any) -> bool:
+    """Whether a statement holds only for what is over a limit, as a first packet never is.
+
+    Raises Unknown: how much of a quota is used up is not looked at.
+    """
+    if not isinstance(what, dict):
+        return False
+    if kind == "quota" and what.get("inv"):
+        raise Unknown("quota over")
+    if kind == "limit":
+        return bool(what.get("inv"))
+    own = what.get("stmt", ())
+    # Of each element of a set.
+    statements = [own] if isinstance(own, dict) else own
+    return any(_is_of_excess(*next(iter(one.items()))) for one in statements)

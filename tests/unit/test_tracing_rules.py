@@ -156,6 +156,26 @@ def test_what_is_not_understood(expression: dict[str, Any]) -> None:
     assert judge(SYN, rule(expression, {"counter": {"packets": 1, "bytes": 2}})).events == ()
 
 
+OVER = {"limit": {"rate": 10, "burst": 5, "per": "second", "inv": True}}
+UPDATE = {"op": "add", "elem": SADDR, "set": "@s"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "verdict", "effects"),
+    [
+        (OVER, "accept", []),
+        ({"limit": {"rate": 10, "burst": 5, "per": "second"}}, "drop", ["stop"]),
+        ({"set": {**UPDATE, "stmt": [OVER]}}, "accept", []),
+        ({"set": UPDATE}, "drop", ["stop"]),
+        ({"quota": {"val": 10, "val_unit": "mbytes", "inv": True}}, "accept", ["uncertain"]),
+    ],
+)
+def test_limits(statement: dict[str, Any], verdict: str, effects: list[str]) -> None:
+    """A first packet is within every limit: what is for those over it is not for this one."""
+    outcome = judge(SYN, rule(statement, DROP))
+    assert (outcome.verdict, [one.effect for one in outcome.events]) == (verdict, effects)
+
+
 def test_sets_and_maps() -> None:
     commented = {"elem": {"val": "10.1.2.2", "comment": "x", "timeout": 9}}
     assert not judge(SYN, named("set", "s", [commented]), rule(match(SADDR, "@s"), DROP)).passes
