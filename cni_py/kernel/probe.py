@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def send(protocol: str, destination: IP, port: int, *, source: IP | None, second
         try:
             probe.connect((str(destination), port))
             if protocol in ("icmp", "icmpv6"):
-                return _pinged(probe, destination)
+                return _pinged(probe, destination, time.monotonic() + seconds)
             if protocol == "udp":
                 probe.send(_PAYLOAD)
                 probe.recv(1)
@@ -66,19 +67,29 @@ def send(protocol: str, destination: IP, port: int, *, source: IP | None, second
     return Answer("answered", "it was answered")
 
 
-def _pinged(probe: socket.socket, destination: IP) -> Answer:
+def _pinged(probe: socket.socket, destination: IP, deadline: float) -> Answer:
+    """Others' echoes come too, and whatever else has the protocol's number. Raises TimeoutError."""
     asked, answered = _ECHO[destination.version]
     identity = os.getpid() & 0xFFFF
     body = struct.pack("!HH", identity, 1) + _PAYLOAD
+    expected = struct.pack("!BH", answered, identity)
     checksum = _checksum(struct.pack("!BBH", asked, 0, 0) + body)
     probe.send(struct.pack("!BBH", asked, 0, checksum) + body)
     while True:
+        probe.settimeout(_left(deadline))
         data = probe.recv(2048)
         # Of IPv4 a raw socket gives the header too.
         start = (data[0] & 0xF) * 4 if destination.version == 4 else 0
-        own = struct.unpack_from("!H", data, start + 4)[0] == identity
-        if own and data[start] == answered:
+        if data[start : start + 1] + data[start + 4 : start + 6] == expected:
             return Answer("answered", "it was answered")
+
+
+def _left(deadline: float) -> float:
+    """The seconds until then. Raises TimeoutError."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _checksum(data: bytes) -> int:
