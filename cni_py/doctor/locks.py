@@ -22,12 +22,8 @@ _LONG_SECONDS = 30.0
 
 def examine(places: Places) -> Iterator[Finding]:
     """Look at host-local's locks, those of attachments, and iptables'."""
-    held = False
-    for path in _paths(places):
-        holder = lock.holder(path)
-        if holder is None:
-            continue
-        held = True
+    held = lock.holders(_paths(places))
+    for path, holder in held.items():
         text = f"{path} is {holder.text}"
         if holder.seconds > _LONG_SECONDS:
             # The lock can be younger than the process, never older.
@@ -42,9 +38,8 @@ def examine(places: Places) -> Iterator[Finding]:
 def _paths(places: Places) -> Iterator[str]:
     for network in networks(places.data_dir):
         yield os.path.join(places.data_dir, network, "lock")
-    yield lock.FOLDER
+    yield from ("/run/xtables.lock", lock.FOLDER)
     try:
         yield from (os.path.join(lock.FOLDER, one) for one in sorted(os.listdir(lock.FOLDER)))
     except OSError:
         return
-    yield "/run/xtables.lock"

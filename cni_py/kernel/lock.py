@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager, suppress
-from itertools import chain
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.spec.errors import CniError, Code
@@ -17,7 +17,7 @@ from . import interruption, markers, proc
 from .inheriting import inheriting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from cni_py.spec.attachment import Attachment
@@ -220,49 +220,75 @@ class Holder(NamedTuple):
     seconds: float
 
 
-def holder(path: str) -> Holder | None:
-    """Who has the lock of a file; None where nobody does that can be seen."""
-    try:
-        return next(_holders(os.stat(path)), None)
-    except OSError:
-        return None
+def holders(paths: Iterable[str]) -> dict[str, Holder]:
+    """Who has the locks of files, by path; one that nobody is seen to have is not among them."""
+    # All processes are looked through, which is slow on a large host: once for all paths.
+    heirs = cache(_heirs)
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            one = next(_holders(os.stat(path), heirs), None)
+            # That can be somebody with a file of the same inode in another file system.
+            if one is not None and not _is_free(path):
+                found[path] = one
+    return found
+
+
+def _is_free(path: str) -> bool:
+    """Whether nobody holds the file's lock. Raises OSError."""
+    with _unheld(path) as free:
+        return bool(free)
 
 
 def _holder(status: os.stat_result) -> str:
-    found = next(_holders(status), None)
+    found = next(_holders(status, _heirs), None)
     return "held by a process that cannot be seen from here" if found is None else found.text
 
 
-def _holders(status: os.stat_result) -> Iterator[Holder]:
+def _holders(
+    status: os.stat_result, heirs: Callable[[], Mapping[str, Sequence[str]]]
+) -> Iterator[Holder]:
     """The same from proc(5)'s list of locks."""
     # btrfs and overlayfs list another device than stat(2) tells: the inode alone is second best.
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    exact, similar = f"{device}:{status.st_ino}", f":{status.st_ino}"
+    device, inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", status.st_ino
     with open("/proc/locks") as locks:
         held = [fields for fields in map(str.split, locks) if fields[1] == "FLOCK"]
-    found = [fields[4] for fields in held if fields[5] == exact]
-    found += [fields[4] for fields in held if fields[5].endswith(similar)]
-    for pid in chain(found[:1], _heirs(similar)):
+    found = [fields[4] for fields in held if fields[5] == f"{device}:{inode}"]
+    found += [fields[4] for fields in held if fields[5].endswith(f":{inode}")]
+    yield from _described(found[:1])
+    yield from _described(heirs().get(str(inode), ()))
+
+
+def _described(pids: Iterable[str]) -> Iterator[Holder]:
+    for pid in pids:
         with suppress(OSError):
             text = f"held by {proc.described(int(pid))}"
             began = _started(pid) / os.sysconf("SC_CLK_TCK")
             yield Holder(int(pid), text, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
-def _heirs(file: str) -> Iterator[str]:
-    """Who has a lock that a process has taken which is gone: the open file, the oldest one first.
+def _heirs() -> dict[str, list[str]]:
+    """Who has locks that a process has taken which is gone: by inode, the oldest one first.
 
-    What that one has started in turn has it too. The files themselves are not asked: one of a
+    What that one has started in turn has them too. The files themselves are not asked: one of a
     server that is away does not answer.
     """
-    found = []
+    found: dict[str, list[tuple[int, str]]] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             for fd in os.listdir(f"/proc/{pid}/fdinfo"):
                 with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as about:
-                    if any("FLOCK" in line and f"{file} " in line for line in about):
-                        found.append((_started(pid), pid))
-    yield from (pid for _, pid in sorted(found))
+                    for inode in _locked_in(about):
+                        found.setdefault(inode, []).append((_started(pid), pid))
+    return {inode: [pid for _, pid in sorted(own)] for inode, own in found.items()}
+
+
+def _locked_in(about: Iterable[str]) -> Iterator[str]:
+    """The inodes of the locks in a file of /proc/PID/fdinfo (proc(5)): `... 00:2a:567 0 EOF`."""
+    for line in about:
+        fields = line.split()
+        if "FLOCK" in fields:
+            yield fields[-3].rpartition(":")[2]
 
 
 def _started(pid: str) -> int:
