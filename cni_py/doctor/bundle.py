@@ -191,8 +191,8 @@ def _chains(_places: Places) -> Any:
 def _iptables(_places: Places) -> str:
     lines = []
     for version in (4, 6):
-        if iptables.available(version):
-            for table in ("filter", "nat"):
+        for table in ("filter", "nat"):
+            if iptables.can_be_listed(version, table):
                 found = [one for one in iptables.listing(version, table) if "CNI-" in one]
                 lines += [f"# IPv{version} {table}", *found]
     return "\n".join(lines) + "\n"

@@ -51,6 +51,9 @@ def _iptables(places: Places) -> Iterator[Finding]:
         if not iptables.available(version):
             continue
         try:
+            if not iptables.can_be_listed(version, "filter"):
+                yield fine(f"IPv{version} iptables has no rules")
+                continue
             chains = iptables.chains(version, "filter")
             drops = iptables.forward_drops(version)
         except CniError as error:

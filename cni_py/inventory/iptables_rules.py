@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 BACKEND = "iptables"
 _TABLES = frozenset({"nat", "filter"})
-_LEGACY = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _FAMILY = {4: "ip", 6: "ip6"}
 _DNAT, _CHAIN = "CNI-HOSTPORT-DNAT", "CNI-DN-"
 _FORWARD = "CNI-FORWARD"
@@ -43,7 +42,7 @@ def iptables_rules(nft_tables: frozenset[str], problems: list[Problem]) -> Iptab
     for version in (4, 6):
         lines: list[str] = []
         try:
-            for table in sorted(_present(version, nft_tables)):
+            for table in sorted(_listable(version, nft_tables)):
                 lines += iptables.listing(version, table)
         except CniError as error:
             problems.append(Problem(subject=BACKEND, text=str(error)))
@@ -63,17 +62,10 @@ def rules_in(lines: Iterable[str], version: int) -> IptablesRules:
     return IptablesRules(ports, tuple(_masquerades(rules)), tuple(_allowed(rules)))
 
 
-def _present(version: int, nft_tables: frozenset[str]) -> frozenset[str]:
-    """The tables of iptables that exist; none where its executables do not."""
-    if not iptables.available(version):
-        return frozenset()
-    found = {one for one in _TABLES if f"{_FAMILY[version]} {one}" in nft_tables}
-    try:
-        with open(_LEGACY[version]) as file:
-            found.update(_TABLES.intersection(file.read().split()))
-    except OSError:
-        pass
-    return frozenset(found)
+def _listable(version: int, nft_tables: frozenset[str]) -> frozenset[str]:
+    """The tables of iptables that exist; none where its executables do not show them."""
+    nft = frozenset(one for one in _TABLES if f"{_FAMILY[version]} {one}" in nft_tables)
+    return _TABLES & iptables.listable(version, nft).shown
 
 
 def _options(line: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.spec.errors import CniError, Code, code_of
 from cni_py.spec.limits import MOST_LISTING_BYTES
@@ -114,6 +114,38 @@ def legacy_tables(version: int) -> frozenset[str]:
             return frozenset(file.read().split())
     except OSError:
         return frozenset()
+
+
+def can_be_listed(version: int, table: str) -> bool:
+    """Whether to list a table makes none, as it does of legacy. Raises IptablesError."""
+    return available(version) and (
+        variant(version) == "nf_tables" or table in legacy_tables(version)
+    )
+
+
+class Listable(NamedTuple):
+    """The tables that there are: those that the executables show, and those of the other variant.
+
+    `variant` is the executables', `none` where none are installed.
+    """
+
+    shown: frozenset[str]
+    hidden: frozenset[str]
+    variant: str
+
+
+def listable(version: int, nft: frozenset[str]) -> Listable:
+    """Which tables there are to be listed, of both variants.
+
+    `nft` are nftables' tables of the family. Raises IptablesError.
+    """
+    legacy = legacy_tables(version)
+    if not nft and not legacy:
+        return Listable(frozenset(), frozenset(), "")
+    if not available(version):
+        return Listable(frozenset(), nft | legacy, "none")
+    own = variant(version)
+    return Listable(nft, legacy, own) if own == "nf_tables" else Listable(legacy, nft, own)
 
 
 def quoted(text: str) -> str:

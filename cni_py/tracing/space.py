@@ -152,14 +152,10 @@ class Space:
         """The tables of iptables that the installed one shows; the others' are doubts."""
         tables = [one["table"] for one in self.objects if "table" in one]
         names = {one["name"] for one in tables if one["family"] == family}
-        nft = names.intersection(iptables_text.TABLES)
-        legacy = iptables.legacy_tables(version).intersection(iptables_text.TABLES)
-        if not nft and not legacy:
-            return []
-        variant = iptables.variant(version) if iptables.available(version) else "none"
-        shown, hidden = (legacy, nft) if variant == "legacy" else (nft, legacy)
-        if variant == "none":
-            shown, hidden = frozenset(), nft | legacy
+        shown, hidden, variant = iptables.listable(
+            version, frozenset(names.intersection(iptables_text.TABLES))
+        )
+        hidden = hidden.intersection(iptables_text.TABLES)
         if hidden:
             names_of = ", ".join(f"{family} {one}" for one in sorted(hidden))
             text = f"{self.name}: {names_of} cannot be listed by the iptables that is installed"
