@@ -136,7 +136,8 @@ class Netlink:
     def dump(self, request: Request) -> list[bytes]:
         """The messages with all objects of a kind, from one consistent dump.
 
-        A dump that the kernel marks as interrupted is taken again. Raises KernelError, with EINTR
+        An errno that the request tolerates stands for none. A dump that the kernel marks as
+        interrupted is taken again. Raises KernelError, with EINTR
         when it was interrupted each time in 10 s: half a list must not pass for the whole (W-G6).
         Raises Interrupted between two attempts.
         """
@@ -183,11 +184,13 @@ class Netlink:
                 complete = complete and not flags & NLM_F_DUMP_INTR
                 if kind == _NLMSG_DONE:
                     number, text = _end_of_dump(flags, body)
-                    if number:
+                    if number and number not in request.tolerate:
                         raise KernelError(request.what, number, text)
                     return objects, complete
                 if kind == _NLMSG_ERROR:
                     number, text = _acknowledgement(flags, body)
+                    if number in request.tolerate:
+                        return objects, complete
                     raise KernelError(request.what, number, text)
                 objects.append(body)
 

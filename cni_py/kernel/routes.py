@@ -46,6 +46,8 @@ _ONE_BYTE_TABLES = 256
 _SCOPE_NOWHERE = 255
 _MAX_U8, _MAX_U32 = 255, 2**32 - 1
 _FLAG_CLONED = 0x200
+# The main table of IPv4 is made with the first address: a fresh namespace has none.
+_NO_TABLE = frozenset({errno.ENOENT})
 
 # linux/rtnetlink.h
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
@@ -216,7 +218,8 @@ def dump_to(netlink: Netlink, destination: Cidr) -> list[KernelRoute]:
     subnet = destination.network
     message = _RTMSG.pack(_family(subnet.version), 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)
     message += encoded(ROUTE, [("RTA_TABLE", MAIN_TABLE)])
-    request = Request(f"list the routes to {subnet}", RTM_GETROUTE, message)
+    what = f"list the routes to {subnet}"
+    request = Request(what, RTM_GETROUTE, message, tolerate=_NO_TABLE)
     # A host can have a great many, so that only those of the length are decoded.
     same = (body for body in netlink.dump(request) if body[_NLMSG_BYTES + 1] == subnet.prefixlen)
     found = (_route(decode("rtmsg", body)) for body in same)
@@ -272,7 +275,8 @@ def default_hops(netlink: Netlink) -> list[Hop]:
     for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
         # The kernel leaves out other tables and types; a host can have very many routes.
         message = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, _TYPE_UNICAST, 0)
-        for body in netlink.dump(Request("list the routes", RTM_GETROUTE, message)):
+        request = Request("list the routes", RTM_GETROUTE, message, tolerate=_NO_TABLE)
+        for body in netlink.dump(request):
             _, length, _, _, table, _, _, kind, flags = _RTMSG.unpack_from(body, _NLMSG_BYTES)
             if length or table != MAIN_TABLE or kind != _TYPE_UNICAST or flags & _FLAG_CLONED:
                 continue
