@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from .examinations import Places
     from .finding import Finding
 
-# Of a runtime's everyday: a container that is not there, try again later, a plugin not ready.
 _SHOWN = 5
+_SECONDS = 5.0
 
 
 def examine(places: Places) -> Iterator[Finding]:
     """Ask the server, if there is one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        # A server that hangs takes no connection.
+        probe.settimeout(_SECONDS)
         try:
             probe.connect(str(places.socket))
         except PermissionError:

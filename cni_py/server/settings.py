@@ -31,4 +31,4 @@ def fetch(path: Path) -> str:
         connection.connect(str(path))
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    return answer.partition(b"\r\n\r\n")[2].decode()
+    return answer.partition(b"\r\n\r\n")[2].decode(errors="replace")
