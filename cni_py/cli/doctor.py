@@ -11,6 +11,7 @@ import click
 
 from cni_py.server.settings import DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET
 
+from .networks import net_dir_option
 from .output import json_option, print_json, printable, tracked
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _MARKS = {"ok": "ok  ", "note": "note", "look": "LOOK", "broken": "BAD ", "unsee
 )
 @click.option("--socket", "path", type=click.Path(path_type=Path), default=DEFAULT_SOCKET)
 @click.option("--metrics-socket", type=click.Path(path_type=Path), default=DEFAULT_METRICS_SOCKET)
-@click.option("--conf-dir", default="/etc/cni/net.d", show_default=True)
+@net_dir_option
 @click.option("--data-dir", default="/var/lib/cni/networks", show_default=True)
 @click.option("--quiet", "-q", is_flag=True, help="Only what needs a look.")
 @click.option(
@@ -38,7 +39,7 @@ def doctor(
     folder: Path,
     path: Path,
     metrics_socket: Path,
-    conf_dir: str,
+    net_dir: str,
     data_dir: str,
     quiet: bool,  # noqa: FBT001 - click passes options by name
     bundle: Path | None,
@@ -52,7 +53,7 @@ def doctor(
     from cni_py.doctor.examinations import EXAMINATIONS, Places, examine
     from cni_py.kernel import state_files
 
-    places = Places(folder, path, metrics_socket, conf_dir, data_dir)
+    places = Places(folder, path, metrics_socket, net_dir, data_dir)
     subjects = tracked(EXAMINATIONS, "examinations", len(EXAMINATIONS))
     with state_files.only_looking():
         findings = list(examine(places, subjects))

@@ -13,7 +13,7 @@ from cni_py.spec.errors import CniError
 
 from .completing import network_names
 from .networks import cni_path_option, folders, named, net_dir_option
-from .output import json_option, need_root, print_json, tracked
+from .output import json_option, need_root, print_json, printable, tracked
 
 
 @click.command()
@@ -65,9 +65,9 @@ def gc(
     else:
         for one in collected:
             for line in one.lines(dry=dry_run):
-                click.echo(line)
+                click.echo(printable(line))
     failed = [f"deferred DEL of {one.container}: {one.error}" for one in carried if one.error]
     failed += [f"{one.type}: {one.error}" for one in collected if one.error]
     for text in failed:
-        click.echo(f"cni-py gc: {text}", err=True)
+        click.echo(f"cni-py gc: {printable(text)}", err=True)
     sys.exit(1 if failed else 0)

@@ -13,6 +13,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from cni_py.spec.errors import CniError, cni_error_of
+from cni_py.spec.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,8 +117,7 @@ class CommandLine(click.Group):
 
 
 def _refused(command: str, error: click.ClickException, hint: str) -> int:
-    from .output import printable
-
+    # It may have others' texts in it, such as a plugin's or a file's name.
     message = " ".join(error.format_message().split())
     click.echo(printable(f"{command}: {message}{hint}"), err=True)
     return error.exit_code

@@ -9,6 +9,7 @@ import click
 
 from .completing import container_ids, network_names
 from .group import Failed
+from .networks import net_dir_option
 from .output import json_option, need_root, new_table, print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -32,26 +33,20 @@ def ipam() -> None:
 
 @ipam.command("list")
 @_data_dir
-@click.option(
-    "--conf-dir",
-    type=click.Path(file_okay=False),
-    default="/etc/cni/net.d",
-    show_default=True,
-    help="Where the networks' configurations are: they say what the ranges are.",
-)
+@net_dir_option
 @json_option
-def list_pools(data_dir: str, conf_dir: str, as_json: bool) -> None:  # noqa: FBT001
+def list_pools(data_dir: str, net_dir: str, as_json: bool) -> None:  # noqa: FBT001
     """List each network's ranges, and how full they are."""
     from .ipam_ranges import ranges
 
     need_root("looking at allocations")
-    listed, notes = ranges(data_dir, conf_dir)
+    listed, notes = ranges(data_dir, net_dir)
     if as_json:
         print_json(listed)
     else:
         _print_pools(listed, data_dir)
     for note in notes:
-        click.echo(f"cni-py ipam list: {note}", err=True)
+        click.echo(f"cni-py ipam list: {printable(note)}", err=True)
     sys.exit(1 if notes else 0)
 
 
@@ -109,16 +104,15 @@ def release(
         f"{one.address} of {one.container or 'nobody'} on {one.network}" for one in rows
     )
     if not dry_run and not yes and sys.stdin.isatty():
-        _ask(f"release {text}?")
+        _ask(f"release {printable(text)}?")
     done = rows if dry_run else release_all(data_dir, rows)
     if as_json:
         print_json(done)
         return
     for one in done:
-        click.echo(
-            f"{'would release' if dry_run else 'released'} {one.address} of "
-            f"{one.container or 'nobody'} on {one.network}"
-        )
+        did = "would release" if dry_run else "released"
+        whose = f"{one.container or 'nobody'} on {one.network}"
+        click.echo(printable(f"{did} {one.address} of {whose}"))
     if len(done) < len(rows):
         raise Failed("the rest was released, or given to another, by somebody else meanwhile")
 
@@ -170,7 +164,7 @@ def _print_pools(listed: list[Range], data_dir: str) -> None:
 
 def _print_addresses(rows: list[Shown], network: str) -> None:
     if not rows:
-        click.echo(f"{network} has given no address")
+        click.echo(f"{printable(network)} has given no address")
         return
     table = new_table("ADDRESS", "CONTAINER", "IFNAME", "SINCE", "STATE")
     for one in rows:

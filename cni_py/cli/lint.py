@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .networks import NET_DIR, cni_path_option
 from .output import json_option, print_json, printable
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from cni_py.lint import Finding
 
-_DEFAULT_FOLDER = "/etc/cni/net.d"
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -27,14 +27,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
     is_flag=True,
     help="Look at nothing of this host: no executables, interfaces, routes.",
 )
-@click.option(
-    "--cni-path",
-    envvar="CNI_PATH",
-    default="/opt/cni/bin",
-    show_envvar=True,
-    show_default=True,
-    help="Where the plugins' executables are: folders with : between them.",
-)
+@cni_path_option
 @json_option
 def lint(
     paths: Sequence[str],
@@ -56,7 +49,7 @@ def lint(
     from cni_py.lint import Host, Report, collect
     from cni_py.lint import lint as find
 
-    given = list(paths or [_DEFAULT_FOLDER])
+    given = list(paths or [NET_DIR])
     files, unreadable = collect(given)
     host = Host() if offline else Host.with_executables(cni_path).with_kernel()
     folders = [os.path.join(one, "") for one in given if one != "-" and os.path.isdir(one)]

@@ -16,12 +16,13 @@ from .group import Unreadable
 if TYPE_CHECKING:
     from cni_py.runtime import Network
 
+NET_DIR = "/etc/cni/net.d"
 _EXTENSIONS = (".conflist", ".conf", ".json")
 
 net_dir_option = click.option(
     "--net-dir",
     envvar="NETCONFPATH",
-    default="/etc/cni/net.d",
+    default=NET_DIR,
     show_envvar=True,
     show_default=True,
     help="Where the networks' configurations are.",

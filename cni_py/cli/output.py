@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from cni_py.spec.texts import printable, printable_lines
+
 from .group import Failed
 
 if TYPE_CHECKING:
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.table import Table
+
+__all__ = [
+    "console",
+    "json_option",
+    "need_root",
+    "new_table",
+    "print_json",
+    "print_table",
+    "printable",
+    "printable_lines",
+    "tracked",
+]
 
 T = TypeVar("T")
 
@@ -42,16 +56,6 @@ def console(**options: Any) -> Console:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=not os.isatty(1), **options)
-
-
-def printable(text: str) -> str:
-    """A text of others as it can be shown on a terminal: control characters are written out."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-
-
-def printable_lines(text: str) -> str:
-    """The same, with its lines kept."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def new_table(*headers: str) -> Table:

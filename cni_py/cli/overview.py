@@ -148,7 +148,13 @@ class _Tables:
                 )
             if not one.ranges:
                 outside = _plain("-", "-", "-", count(len(one.given)), "-", "-")
-                rows.append([(printable(one.network), "bold"), *outside, (str(gone) or "-", "")])
+                rows.append(
+                    [
+                        (printable(one.network), "bold"),
+                        *outside,
+                        (str(gone) if gone else "-", "red" if gone else ""),
+                    ]
+                )
         columns = (
             Column("network"), Column("subnet"), Column("first", folds=True),
             Column("last", folds=True), Column("given", right=True), Column("of", right=True),
@@ -164,7 +170,7 @@ class _Tables:
             state = ("yes", "green") if one.active else ("flushed", "red")
             rows.append(
                 [
-                    (host, "bold"),
+                    (printable(host), "bold"),
                     *_plain(protocol, to, self._id(one.container_id) or "-", one.backend),
                     state,
                 ]

@@ -13,7 +13,7 @@ from cni_py.runtime import Cancellation, GivenUpError, PluginError, SeveralError
 from cni_py.spec.errors import CniError, Code, cni_error_of
 
 from .group import INTERRUPTED, Failed
-from .output import print_json
+from .output import print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,8 @@ def told(network: Network, *, as_json: bool, hint: str = "") -> Iterator[Cancell
         yield cancellation
     except GivenUpError as error:
         lines = [error.msg, *getattr(error, "__notes__", ())]
-        click.echo(f"{click.get_current_context().command_path}: {'; '.join(lines)}", err=True)
+        command = click.get_current_context().command_path
+        click.echo(f"{command}: {printable('; '.join(lines))}", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     except (CniError, OSError) as error:
         several = error.errors if isinstance(error, SeveralErrors) else (cni_error_of(error),)

@@ -11,6 +11,7 @@ from cni_py.kernel import addresses, links, routes, tc
 from cni_py.kernel.netlink import Netlink
 from cni_py.plugins import ifb
 from cni_py.spec.attachment import key_in
+from cni_py.spec.texts import encodable
 
 from . import configurations, pools
 from .attaching import Host, attached
@@ -102,16 +103,8 @@ def _encodable(inventory: Inventory) -> Inventory:
     try:
         msgspec.json.encode(inventory)
     except UnicodeEncodeError:
-        return msgspec.convert(_escaped(msgspec.to_builtins(inventory)), Inventory)
+        return msgspec.convert(encodable(msgspec.to_builtins(inventory)), Inventory)
     return inventory
-
-
-def _escaped(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_escaped(key): _escaped(one) for key, one in value.items()}
-    return list(map(_escaped, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _host(netlink: Netlink) -> Host:

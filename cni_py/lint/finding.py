@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from cni_py.spec.texts import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,7 +35,8 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         """`file:line:column: severity: message; hint`."""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message}{hint}"
+        place = f"{printable(self.file)}:{self.line}:{self.column}"
+        return f"{place}: {self.severity}: {self.message}{hint}"
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -56,7 +59,9 @@ class Notes:
         """Note something at a value, or an offset."""
         offset = at if isinstance(at, int) else at.offset
         place = self._text.place(offset)
-        one = Finding(self.file, place.line, place.column, severity, _line(message), _line(hint))
+        one = Finding(
+            self.file, place.line, place.column, severity, printable(message), printable(hint)
+        )
         if one not in self.found:
             self.found.append(one)
 
@@ -91,8 +96,3 @@ def find(config: Node, path: str) -> Node:
             return node
         node = below
     return node
-
-
-def _line(text: str) -> str:
-    """One line that a terminal can show, whatever the file has."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
