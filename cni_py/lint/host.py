@@ -41,8 +41,9 @@ class Host(NamedTuple):
         found: set[str] = set()
         folders = [one for one in cni_path.split(":") if os.path.isdir(one)]
         for folder in folders:
-            names = os.listdir(folder)
-            found.update(one for one in names if os.access(os.path.join(folder, one), os.X_OK))
+            paths = (os.path.join(folder, one) for one in os.listdir(folder))
+            files = (one for one in paths if os.path.isfile(one) and os.access(one, os.X_OK))
+            found.update(map(os.path.basename, files))
         return cls(cni_path, frozenset(found), bool(folders))
 
     def with_kernel(self) -> Host:
