@@ -14,8 +14,10 @@ from cni_py.ipam.store import Store
 from cni_py.plugins.evidence import Evidence
 from cni_py.spec.addresses import parse_ip
 from cni_py.spec.attachment import Attachment
+from cni_py.spec.names import beginning_with
 
 from .group import Failed, Unreadable
+from .naming import several
 from .output import tracked
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def _looked_at(data_dir: str, network: str) -> Listing:
 def found(data_dir: str, wanted: str, network: str) -> list[Shown]:
     """What an address, a container's id or the beginning of one names.
 
-    Raises Failed where there is nothing, or it is not clear what is meant.
+    Raises Failed where there is nothing, or an address is given on several networks, Unreadable
+    where several ids begin so.
     """
     if network:
         require_network(data_dir, network)
@@ -126,14 +129,11 @@ def found(data_dir: str, wanted: str, network: str) -> list[Shown]:
 
 
 def _of_container(rows: list[Shown], wanted: str) -> list[Shown]:
-    # An id can begin another one.
-    ids = {one.container for one in rows if one.container == wanted} or {
-        one.container for one in rows if wanted and one.container.startswith(wanted)
-    }
+    ids = beginning_with(wanted, (one.container for one in rows))
     if not ids:
         raise Failed(f"{wanted} holds no address: it is no address, nor the beginning of an id")
     if len(ids) > 1:
-        raise Failed(f"{wanted} begins the ids of {len(ids)} containers: {', '.join(sorted(ids))}")
+        raise several(wanted, ids)
     return [one for one in rows if one.container in ids]
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from cni_py.spec.names import beginning_with
+
 from .group import Failed, Unreadable
 from .output import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from cni_py.inventory.model import Inventory
 
 _LISTED = 8
+# Ids that are hexadecimal are known by their beginning.
+_SHORT = 12
+_HEX = frozenset("0123456789abcdef")
 
 
 def container_named(inventory: Inventory, name: str) -> str | None:
@@ -21,15 +26,23 @@ def container_named(inventory: Inventory, name: str) -> str | None:
 
     Raises Unreadable where several begin with it: it lists them.
     """
-    ids = {one.container_id for one in inventory.attachments}
-    if name in ids:
-        return name
-    alike = sorted(one for one in ids if one.startswith(name))
+    alike = beginning_with(name, (one.container_id for one in inventory.attachments))
     if len(alike) > 1:
-        more = f" and {len(alike) - _LISTED} more" if len(alike) > _LISTED else ""
-        listed = ", ".join(map(printable, alike[:_LISTED]))
-        raise Unreadable(f"{len(alike)} containers begin with {name!r}: {listed}{more}")
+        raise several(name, alike)
     return alike[0] if alike else None
+
+
+def several(name: str, alike: Sequence[str]) -> Unreadable:
+    """The refusal of a name with which several containers' ids begin."""
+    more = f" and {len(alike) - _LISTED} more" if len(alike) > _LISTED else ""
+    listed = ", ".join(alike[:_LISTED])
+    return Unreadable(f"{len(alike)} containers begin with {name!r}: {listed}{more}")
+
+
+def short_id(container_id: str) -> str:
+    """A container's id as it is shown: the beginning of one that is hexadecimal."""
+    text = printable(container_id)
+    return text[:_SHORT] if len(text) > _SHORT and _HEX.issuperset(text) else text
 
 
 def network_of_bridge(inventory: Inventory, name: str) -> frozenset[str]:

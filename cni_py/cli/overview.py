@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .columns import Cell, Column, Section
 from .figures import bit_rate, byte_count, count, duration, share
+from .naming import short_id
 from .output import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         Published,
     )
 
-SHORT = 12
 STYLES = {"up": "green", "down": "yellow", "missing": "red", "gone": "red", "unknown": "magenta"}
 _FEW_PROBLEMS = 20
 
@@ -55,9 +55,7 @@ class _Tables:
         self._now = time.time()
 
     def _id(self, container_id: str) -> str:
-        whole = printable(container_id)
-        is_long = self._shorten and len(whole) > SHORT and all(one in _HEX for one in whole)
-        return whole[:SHORT] if is_long else whole
+        return short_id(container_id) if self._shorten else printable(container_id)
 
     def _file(self, path: str) -> str:
         if not path:
@@ -245,9 +243,6 @@ class _Tables:
 
 def _order(one: Published) -> tuple[object, ...]:
     return one.host_port, one.protocol, one.version, one.host_ip
-
-
-_HEX = frozenset("0123456789abcdef")
 
 
 def _on(one: Attached) -> str:

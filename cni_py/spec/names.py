@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from .errors import CniError, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _ALPHANUMERIC = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _WORD = _ALPHANUMERIC | frozenset("_.-")
@@ -34,6 +38,14 @@ def _is_word(text: str) -> bool:
 def is_container_id(text: str) -> bool:
     """Whether it can be a container's id (5.1)."""
     return _is_word(text)
+
+
+def beginning_with(text: str, ids: Iterable[str]) -> list[str]:
+    """The ids that a text means: the one that it is, else those that begin with it, sorted."""
+    every = set(ids)
+    if text in every:
+        return [text]
+    return sorted(one for one in every if text and one.startswith(text))
 
 
 def validate_container_id(container_id: str) -> None:

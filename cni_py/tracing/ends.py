@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cni_py.inventory.reading import read
 from cni_py.kernel import links
 from cni_py.spec.errors import CniError, Code
+from cni_py.spec.names import beginning_with
 
 from .space import Space
 
@@ -108,17 +109,16 @@ class Spaces:
 
     def _container(self, name: str, port: int) -> End:
         """By its id, or a beginning of it that no other has."""
-        found = [one for one in self.attachments if one.container_id == name]
-        found = found or [one for one in self.attachments if one.container_id.startswith(name)]
-        ids = sorted({one.container_id for one in found})
-        if not ids or not name:
+        ids = beginning_with(name, (one.container_id for one in self.attachments))
+        if not ids:
             known = ", ".join(sorted({one.container_id for one in self.attachments})[:5])
             details = f"there are {known}" if known else "there is no container here"
             raise CniError(Code.INVALID_ENVIRONMENT, f"{name!r} is no address and no container",
                 f"{details}; write a container's id, an address, or host")  # fmt: skip
         if len(ids) > 1:
-            msg = f"{name!r} begins the ids of {len(ids)} containers"
+            msg = f"{len(ids)} containers begin with {name!r}"
             raise CniError(Code.INVALID_ENVIRONMENT, msg, ", ".join(ids))
+        found = [one for one in self.attachments if one.container_id == ids[0]]
         space = next(filter(None, map(self.inside, found)), None)
         if space is None:
             why = found[0].why or "nobody recorded its namespace"

@@ -27,6 +27,9 @@ def littered(host: Host) -> Iterator[Host]:
         os.mkdir(root + NETWORKS.encode() + b"/" + name)
         with open(root + NETWORKS.encode() + b"/" + name + b"/10.1.0.2", "wb") as file:
             file.write(name + b"\r\neth0")
+        # More digits than Python makes a number of.
+        with open(root + NETWORKS.encode() + b"/" + name + b"/10.1.0.3", "wb") as file:
+            file.write(b"g" + b"1" * 5000 + b"\r\neth0")
         with open(root + NET_D.encode() + b"/" + name + b".conflist", "wb") as file:
             file.write(b"{bad")
         with open(root + b"/run/netns/" + name, "wb"):

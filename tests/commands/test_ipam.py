@@ -164,8 +164,8 @@ def test_release_by_container(host: Host) -> None:
         given(host, DUAL, container)
         given(host, {**NET, "name": "other"}, container)
         container.delete_netns()
-    outcome = run(host, "release", "abc", status=1)
-    assert "abc begins the ids of 2 containers: abc1, abc2" in outcome.stderr
+    outcome = run(host, "release", "abc", status=2)
+    assert "2 containers begin with 'abc': abc1, abc2" in outcome.stderr
     assert "is no address" in run(host, "release", "abd", status=1).stderr
     (one,) = rows(host, "release", "abc1", "--network", "other", "--dry-run")
     assert one["network"] == "other"

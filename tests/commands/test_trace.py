@@ -361,7 +361,7 @@ def test_text(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("id-", "host"), "'id-' begins the ids of 2 containers"),
+        (("id-", "host"), "2 containers begin with 'id-'"),
         (("nobody", "host"), "'nobody' is no address and no container"),
         (("id-c1", "id-c2:0"), "'0' is no port"),
         (("id-c1", "id-c2", "--proto", "udp"), "udp goes to a port"),

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from cni_py.cli.facts import facts
 from cni_py.cli.figures import count, share
+from cni_py.cli.naming import short_id
 from cni_py.cli.output import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 Fact = tuple[str, str]
 HubKind = Literal["bridge", "parent", "routed", "inside", "gone"]
 
-# Ids that are hexadecimal are known by their beginning.
-_SHORT = 12
-_HEX = frozenset("0123456789abcdef")
+# Python makes no number of thousands of digits.
+_MOST_DIGITS = 20
 _ORDER: dict[str, int] = {"bridge": 0, "parent": 1, "routed": 2, "inside": 3, "gone": 4}
 _TITLES = {
     "routed": "host's routes",
@@ -143,13 +143,10 @@ def picture(inventory: Inventory, host: str, taken: str) -> Picture:
 def _natural(text: str) -> list[tuple[int, str]]:
     """Names in the order that a person would give them: `web2` before `web10`."""
     parts = re.split(r"([0-9]+)", text)
-    return [(int(one), "") if number % 2 else (0, one) for number, one in enumerate(parts)]
-
-
-def called(container_id: str) -> str:
-    """A container's id as it is shown."""
-    text = printable(container_id)
-    return text[:_SHORT] if len(text) > _SHORT and _HEX.issuperset(text) else text
+    return [
+        (int(one[:_MOST_DIGITS]), "") if number % 2 else (0, one)
+        for number, one in enumerate(parts)
+    ]
 
 
 def _uplink(one: HostLink) -> Uplink:
@@ -295,7 +292,7 @@ def _boxes(inventory: Inventory, order: dict[str, int]) -> Iterator[Box]:
         yield Box(
             id=f"c:{printable(container)}",
             container=printable(container),
-            short=called(container),
+            short=short_id(container),
             state=worst,
             namespace="" if namespace is None else printable(namespace.path),
             legs=tuple(legs),
