@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,16 @@ def examine(places: Places) -> Iterator[Finding]:
     found: dict[str, list[Finding]] = defaultdict(list)
     for one in lint(files, host):
         if one.severity in _SAYS:
-            found[one.file].append(_SAYS[one.severity](str(one), f"cni-py lint {one.file}"))
+            found[one.file].append(_SAYS[one.severity](str(one), _linting(one.file)))
     for file, findings in found.items():
         yield from findings[:_SHOWN]
         if len(findings) > _SHOWN:
-            yield look(f"{file}: {len(findings) - _SHOWN} more mistakes", f"cni-py lint {file}")
+            yield look(f"{file}: {len(findings) - _SHOWN} more mistakes", _linting(file))
     if not files and not unreadable:
         yield note(f"{places.conf_dir} has no configuration: runtimes have no network to give")
     elif not found and not unreadable:
         yield fine(f"{len(files)} configurations have no mistake")
+
+
+def _linting(file: str) -> str:
+    return shlex.join(("cni-py", "lint", file))

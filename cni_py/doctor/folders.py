@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from typing import TYPE_CHECKING
 
@@ -36,21 +37,24 @@ def _folder(path: str) -> Iterator[Finding]:
     if os.path.islink(path):
         text = f"{path} is a link to {os.path.realpath(path)}"
         if path in STATE:
-            yield broken(f"{text}: calls refuse it", f"rm {path}")
+            yield broken(f"{text}: calls refuse it", shlex.join(("rm", path)))
         else:
             yield note(text)
     problem = not_own(os.path.realpath(path))
     if problem:
-        remedy = f"look at what is in it, then: chown root:root {path}; chmod 755 {path}"
+        remedy = f"look at what is in it, then: {_taking(path)}"
         finding = broken if path in STATE else look
         yield finding(f"{path} {problem}", remedy)
     above = os.path.dirname(path)
     while above not in ("", "/"):
         if (problem := not_own(above)) and not _is_sticky(above):
-            yield look(
-                f"{above}, above {path}, {problem}", f"chown root:root {above}; chmod 755 {above}"
-            )
+            yield look(f"{above}, above {path}, {problem}", _taking(above))
         above = os.path.dirname(above)
+
+
+def _taking(path: str) -> str:
+    """The commands that make a folder root's alone; whoever could write there chose the names."""
+    return f"{shlex.join(('chown', 'root:root', path))}; {shlex.join(('chmod', '755', path))}"
 
 
 def _files(places: Places) -> Iterator[Finding]:
@@ -65,13 +69,12 @@ def _files(places: Places) -> Iterator[Finding]:
             try:
                 mode = os.stat(path)
             except OSError:
-                yield look(f"{path} leads nowhere", f"rm {path}")
+                yield look(f"{path} leads nowhere", shlex.join(("rm", path)))
                 continue
             if stat.S_ISREG(mode.st_mode) and mode.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
                 shown = f"{stat.S_IMODE(mode.st_mode):04o}"
-                yield look(
-                    f"{path} can be written by others: its mode is {shown}", f"chmod go-w {path}"
-                )
+                text = f"{path} can be written by others: its mode is {shown}"
+                yield look(text, shlex.join(("chmod", "go-w", path)))
 
 
 def _is_sticky(path: str) -> bool:

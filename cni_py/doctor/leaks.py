@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -55,7 +56,7 @@ def _of_network(one: Configured, folder: str) -> Iterator[Finding]:
             shown = "; ".join(map(str, each.found[:_SHOWN]))
             more = f"; {len(each.found) - _SHOWN} more" if len(each.found) > _SHOWN else ""
             left = f"{each.type} of {network.name} has left {len(each.found)} things behind: "
-            yield look(f"{left}{shown}{more}", f"cni-py gc {network.file}")
+            yield look(f"{left}{shown}{more}", shlex.join(("cni-py", "gc", network.file)))
 
 
 def _gone(configured_names: frozenset[str]) -> Iterator[Finding]:
@@ -68,6 +69,5 @@ def _gone(configured_names: frozenset[str]) -> Iterator[Finding]:
             f"{one.container_id}/{one.ifname} of {one.network} is gone ({one.why}), and is still "
         )
         text += f"known by {', '.join(one.evidence)}"
-        paths = " ".join(cached)
-        remedy = f"rm {paths}" if paths else f"cni-py ipam release {one.container_id}"
-        yield look(text, remedy)
+        words = ("rm", *cached) if cached else ("cni-py", "ipam", "release", one.container_id)
+        yield look(text, shlex.join(words))

@@ -102,6 +102,17 @@ def test_folders_that_others_can_write_to(host: Host) -> None:
     host.run("chmod", "755", "/run/cni-py")
 
 
+def test_a_remedy_can_be_pasted(host: Host) -> None:
+    """Whoever can write into a folder chooses the names in the commands that root is shown."""
+    name = f"{CONF}/a;touch pwned;.conf"
+    folder(host, name).write_text("{")
+    folder(host, name).chmod(0o666)
+    folder(host, f"{CONF}/$(x).conf").symlink_to("nowhere")
+    remedies = {one["remedy"] for one in examine(host)}
+    assert {f"chmod go-w '{name}'", f"cni-py lint '{name}'", f"rm '{CONF}/$(x).conf'"} <= remedies
+    assert [one for one in remedies if one.startswith(("rm ", "chmod ")) and "'" not in one] == []
+
+
 def test_configurations(host: Host) -> None:
     """One that cannot be read, one name twice, and subnets of two networks that overlap."""
     configure(host, l3())
