@@ -9,7 +9,7 @@ import click
 from cni_py.installation import install_executables, uninstall_executables
 
 from .group import Failed
-from .output import json_option, print_json
+from .output import json_option, print_paths
 
 _folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -20,7 +20,7 @@ _folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Pa
 def install(folder: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Write one executable a plugin into FOLDER, such as /opt/cni/bin."""
     try:
-        _tell(install_executables(folder), as_json=as_json)
+        print_paths(install_executables(folder), as_json=as_json)
     except ValueError as error:
         raise Failed(str(error)) from None
 
@@ -34,12 +34,4 @@ def uninstall(folder: Path, as_json: bool) -> None:  # noqa: FBT001
     Containers keep their network, but nobody can take it down again: their runtime's DEL fails, or
     meets the plugins of others. So end them first, or put others' executables in place at once.
     """
-    _tell(uninstall_executables(folder), as_json=as_json)
-
-
-def _tell(paths: list[Path], *, as_json: bool) -> None:
-    if as_json:
-        print_json(paths)
-        return
-    for path in paths:
-        click.echo(path)
+    print_paths(uninstall_executables(folder), as_json=as_json)

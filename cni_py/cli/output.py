@@ -15,6 +15,7 @@ from .group import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from rich.console import Console
     from rich.table import Table
@@ -25,6 +26,7 @@ __all__ = [
     "need_root",
     "new_table",
     "print_json",
+    "print_paths",
     "print_table",
     "printable",
     "printable_lines",
@@ -49,6 +51,16 @@ def print_json(value: object) -> None:
     except UnicodeEncodeError:
         text = json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=2)
     click.echo(text)
+
+
+def print_paths(paths: Iterable[Path], *, as_json: bool) -> None:
+    """Print what a command has written: a line each, or one list of strings."""
+    texts = list(map(str, paths))
+    if as_json:
+        print_json(texts)
+        return
+    for one in texts:
+        click.echo(printable(one))
 
 
 def console(**options: Any) -> Console:

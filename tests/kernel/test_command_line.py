@@ -33,7 +33,9 @@ def test_install_where_it_cannot(host: Host) -> None:
 
 
 def test_schema(host: Host) -> None:
-    host.run(CNI_PY, "schema", "/run/schemas")
+    lines = host.run(CNI_PY, "schema", "/run/schemas").stdout.splitlines()
+    assert json.loads(host.run(CNI_PY, "schema", "/run/schemas", "--json").stdout) == lines
+    assert "/run/schemas/bridge.json" in lines
     schema = json.loads(host.run("cat", "/run/schemas/bridge.json").stdout)
     assert schema["title"] == "bridge: plugin configuration"
 
