@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError
 
+from .networks import NET_DIR
+
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
-
-_DEFAULT_FOLDER = "/etc/cni/net.d"
 
 
 def network_names(
@@ -51,7 +51,7 @@ def container_ids(
 def _networks(ctx: click.Context) -> list[str]:
     from cni_py.runtime import load_folder
 
-    given = ctx.params.get("net_dir") or os.environ.get("NETCONFPATH") or _DEFAULT_FOLDER
+    given = ctx.params.get("net_dir") or os.environ.get("NETCONFPATH") or NET_DIR
     try:
         found = load_folder(given)
     except CniError:
