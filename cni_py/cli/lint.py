@@ -71,7 +71,8 @@ def lint(
 
 def _line(one: Finding) -> str:
     """Coloured where a person reads it."""
-    if not os.isatty(1) or os.environ.get("NO_COLOR"):
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    if plain or not os.isatty(1):
         return printable(str(one))
     word = click.style(one.severity, fg=_COLOURS[one.severity], bold=True)
     return printable(str(one)).replace(f" {one.severity}: ", f" {word}: ", 1)

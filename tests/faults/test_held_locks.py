@@ -21,6 +21,7 @@ from fixtures.configs import ipam, l3
 from fixtures.dump import dump, left_behind
 from fixtures.host import refusal
 from fixtures.ports import mapping
+from fixtures.settled import carried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +177,7 @@ def test_the_lock_of_xtables(host: Host) -> None:
     host.run("mount", "--bind", "/usr/sbin/xtables-legacy-multi", "/usr/sbin/xtables-nft-multi")
     container = host.container("c1")
     config = configured(FIREWALL | {"backend": "iptables"}, host.add("bridge", BRIDGE, container))
+    carried(host)
     before = dump(host)
     with held(host, "/run/xtables.lock") as holder:
         error = refused(host, "ADD", config, container, holder)
