@@ -50,6 +50,8 @@ def gc(
     Before that the DELs are carried out, of whatever network, that launchers have written down
     while no server was there.
     """
+    if valid and none_valid:
+        raise click.UsageError("--valid names what lives, and --none-valid says that nothing does")
     need_root("looking for what containers have left")
     try:
         known = listed(valid) if valid or none_valid else None

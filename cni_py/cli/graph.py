@@ -11,6 +11,7 @@ import click
 
 from . import completing
 from .group import Unreadable
+from .networks import net_dir_option
 from .output import console, json_option, need_root, print_json
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _WIDE = 4000
     metavar="NUMBER",
     help="Draw as many containers of a bridge at most, 0 for all. A page folds by itself.",
 )
+@net_dir_option
 @json_option
 def graph(
     names: Sequence[str],
@@ -56,6 +58,7 @@ def graph(
     path: str | None,
     networks: Sequence[str],
     fold: int,
+    net_dir: str,
     as_json: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Draw the host's container networks.
@@ -69,7 +72,7 @@ def graph(
     from .naming import meant, require_networks
 
     need_root("looking into containers' namespaces")
-    found = read()
+    found = read(net_dir)
     if networks:
         found = found.of(require_networks(found, networks))
     if names:

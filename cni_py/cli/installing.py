@@ -11,11 +11,9 @@ from cni_py.installation import install_executables, uninstall_executables
 from .group import Failed
 from .output import json_option, print_paths
 
-_folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-
 
 @click.command()
-@_folder
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @json_option
 def install(folder: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Write one executable a plugin into FOLDER, such as /opt/cni/bin."""
@@ -26,7 +24,7 @@ def install(folder: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes
 
 
 @click.command()
-@_folder
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 def uninstall(folder: Path, as_json: bool) -> None:  # noqa: FBT001
     """Take away what install has written into FOLDER; executables of others stay.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import completing
+from .networks import net_dir_option
 from .output import console, json_option, need_root, print_json
 from .overview import SECTIONS, headline, print_problems, sections
 
@@ -44,12 +45,14 @@ _PIPED_COLUMNS = 4000
     help="Only these tables; may be given again.",
 )
 @click.option("--full", is_flag=True, help="Ids in full, and every section.")
+@net_dir_option
 @json_option
 def show(
     names: Sequence[str],
     networks: Sequence[str],
     wanted: Sequence[str],
     full: bool,  # noqa: FBT001 - click passes options by name
+    net_dir: str,
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Show what cni-py and CNI made on this host.
@@ -64,7 +67,7 @@ def show(
     from .naming import meant, require_networks
 
     need_root("looking into containers' namespaces")
-    found = read()
+    found = read(net_dir)
     if networks:
         found = found.of(require_networks(found, networks))
     of_networks, containers = meant(found, names)

@@ -34,7 +34,7 @@ def examine(places: Places) -> Iterator[Finding]:
         return
     networks = configured([], places.conf_dir)
     findings = [one for network in networks for one in _of_network(network, str(places.folder))]
-    findings += _gone(frozenset(one.network.name for one in networks))
+    findings += _gone(places.conf_dir, frozenset(one.network.name for one in networks))
     yield from findings
     if not findings:
         yield fine("nothing has outlived its container")
@@ -59,9 +59,9 @@ def _of_network(one: Configured, folder: str) -> Iterator[Finding]:
             yield look(f"{left}{shown}{more}", shlex.join(("cni-py", "gc", network.file)))
 
 
-def _gone(configured_names: frozenset[str]) -> Iterator[Finding]:
+def _gone(net_dir: str, configured_names: frozenset[str]) -> Iterator[Finding]:
     """What is left of attachments to networks that GC cannot be asked for, and in caches."""
-    for one in read().attachments:
+    for one in read(net_dir).attachments:
         cached = [path for path in one.files if path.startswith("/var/lib/cni/results/")]
         if one.state != "gone" or (one.network in configured_names and not cached):
             continue

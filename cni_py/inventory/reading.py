@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from cni_py.kernel import addresses, links, routes, tc
 from cni_py.kernel.netlink import Netlink
 from cni_py.plugins import ifb
+from cni_py.runtime.folders import DEFAULT_FOLDER
 from cni_py.spec.attachment import key_in
 from cni_py.spec.texts import encodable
 
@@ -42,14 +43,14 @@ if TYPE_CHECKING:
 R = TypeVar("R", Published, Masquerade, Allowed)
 
 
-def read() -> Inventory:
-    """Everything that is found. Changes nothing.
+def read(net_dir: str = DEFAULT_FOLDER) -> Inventory:
+    """Everything that is found; `net_dir` has the networks' configurations. Changes nothing.
 
     Raises CniError where the kernel does not answer; what is damaged or cannot be read otherwise is
     among the inventory's problems.
     """
     problems: list[Problem] = []
-    configured = configurations.configured(problems)
+    configured = configurations.configured(problems, net_dir)
     cached = list(configurations.kept(problems))
     known = {id(one.configured): one.configured for one in cached if one.configured is not None}
     every = [*configured, *known.values()]

@@ -26,6 +26,7 @@ MISTAKES = (
     (2, ("plan", "net", "c1", "--cap", "mac=NaN"), "mac: NaN is no JSON"),
     (2, ("plan", "net", "c1", "--cap", 'mac="\\ud800"'), "is no JSON"),
     (2, ("add", "net", "c1", "--timeout", "inf"), "inf is not in the range"),
+    (2, ("gc", "net", "--valid", "a/b", "--none-valid"), "--none-valid says that nothing does"),
     (2, ("add", "net", ""), "NETNS is empty"),
     (2, ("plan", "published", _NO_UTF8, "--port", "80:80"), "is not UTF-8"),
     (2, ("gc", "net", "--valid", "c1"), "c1 is no attachment"),

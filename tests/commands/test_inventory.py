@@ -254,3 +254,13 @@ def test_names_that_are_no_text(host):
     found = shown(host)
     assert r"\udcffx" in only(found["bridges"], networks=["net1"])["ports"]
     assert host.run(str(BIN / "cni-py"), "graph", "--format", "html").status == 0
+
+
+def test_configurations_elsewhere(host):
+    """`--net-dir` names the folder, as for every command."""
+    host.run("mkdir", "-p", "/run/nets")
+    config = {"cniVersion": "1.1.0", "name": "there", "plugins": [{"type": "loopback"}]}
+    host.run("tee", "/run/nets/10.conflist", stdin=json.dumps(config))
+    assert shown(host)["networks"] == []
+    (network,) = shown(host, "--net-dir", "/run/nets")["networks"]
+    assert (network["name"], network["file"]) == ("there", "/run/nets/10.conflist")

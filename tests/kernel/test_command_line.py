@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 from cni_py.skel import EXECUTABLES
@@ -68,6 +69,8 @@ def test_uninstall(host: Host) -> None:
     assert {Path(one).name for one in gone} == set(EXECUTABLES)
     assert host.run("ls", "-A", "/opt/cni/bin").stdout.split() == ["flannel", "tap"]
     assert host.run(CNI_PY, "uninstall", "/opt/cni/bin").stdout == ""
+    absent = host.run(CNI_PY, "uninstall", "/opt/cni/absent", check=False)
+    assert (absent.status, "'/opt/cni/absent' does not exist" in absent.stderr) == (2, True)
 
 
 def test_metrics(host: Host) -> None:
@@ -87,3 +90,19 @@ def test_metrics(host: Host) -> None:
     labels = {"plugin": "loopback", "verb": "STATUS", "code": ""}
     assert {"name": "cni_py_calls_total", "labels": labels, "value": 1.0} in samples
     assert len(samples) == len([line for line in text.splitlines() if line[0] != "#"])
+
+
+def test_interrupted_while_it_loads(host: Host) -> None:
+    """It ends by the signal, and has nothing to say."""
+    trace = ("strace", "-qq", "-o", "/dev/null", "-e", "trace=openat")
+    # The first module of the command line is opened after its package.
+    struck = f"inject=openat:signal=SIGINT:when={_opened_before(host, trace)}"
+    outcome = host.run(*trace, "-e", struck, CNI_PY, "--version", check=False)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (-signal.SIGINT, "", "")
+
+
+def _opened_before(host: Host, trace: tuple[str, ...]) -> int:
+    """How many files have been opened when `cni_py/cli/group.py` is."""
+    listed = host.run(*trace[:2], "-o", "/dev/stderr", *trace[4:], CNI_PY, "--version").stderr
+    opened = [line for line in listed.splitlines() if "openat(" in line]
+    return next(number for number, line in enumerate(opened, 1) if "cli/__pycache__/group" in line)
