@@ -17,12 +17,12 @@ _NUMBERS = sorted({one for numbers in ERRORS.values() for one in numbers})
 @pytest.mark.parametrize("scenario", _HERE, ids=lambda one: one.name)
 def test_kills(scenario: Scenario, served: str) -> None:
     """[W-G5, W-HL4] SIGKILL, then what a runtime does or GC: the host is as it was before."""
-    # A chain has as many moments as its plugins together, each tried alone too.
-    sample = 2 if scenario.name.startswith("chain") else 4
+    # A process a call takes three times as long, and a chain as its plugins together.
+    sample = 4 if served == "warm" else 2
     tally = trials(scenario, Options(served, sample=sample))
     assert tally.notes == []
     # Otherwise this has tested nothing.
-    assert sum(tally.hit.values()) > 6
+    assert sum(tally.hit.values()) >= 6
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_errors(scenario: Scenario) -> None:
     faults = tuple(f"error={one}" for one in _NUMBERS)
     tally = trials(scenario, Options("warm", sample=1, faults=faults))
     assert tally.notes == []
-    assert sum(tally.hit.values()) > 6
+    assert sum(tally.hit.values()) >= 6
 
 
 @pytest.mark.vm
@@ -41,4 +41,4 @@ def test_kills_on_a_stock_kernel(scenario: Scenario) -> None:
     """[W-G5] The same where the kernel has the kinds."""
     tally = trials(scenario, Options(sample=4))
     assert tally.notes == []
-    assert sum(tally.hit.values()) > 6
+    assert sum(tally.hit.values()) >= 6

@@ -71,10 +71,22 @@ IN_VM = ("dummy", "ipvlan", "vlan", "vrf")
 # These change the interface that an earlier plugin has made.
 CHAINED = ("bandwidth", "sbr", "tuning", "vrf")
 WITHOUT_ADDRESSES = (*CHAINED, "firewall", "host-device", "loopback", "portmap", "static")
-every_executable = pytest.mark.parametrize("plugin", CONFIGS)
-every_plugin = pytest.mark.parametrize(
-    "plugin", [pytest.param(one, marks=[pytest.mark.vm] * (one in IN_VM)) for one in CONFIGS]
-)
+# All have one skeleton: these have it tried with a process a call too.
+STANDALONE = ("bridge", "host-local", "portmap", "tuning")
+
+
+def _each(*, attaching: bool) -> pytest.MarkDecorator:
+    marks = {
+        one: [pytest.mark.warm] * (one not in STANDALONE)
+        + [pytest.mark.vm] * (attaching and one in IN_VM)
+        for one in CONFIGS
+    }
+    return pytest.mark.parametrize(
+        "plugin", [pytest.param(one, marks=own) for one, own in marks.items()]
+    )
+
+
+every_executable, every_plugin = _each(attaching=False), _each(attaching=True)
 
 ATTACHMENT = {
     "CNI_CONTAINERID": "c1",
