@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .group import Failed
+from .group import CommandGroup, Failed
 from .output import json_option, need_root, print_json
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def firewall() -> None:
     """The rules that let containers through, isolate, masquerade and publish them."""
 

@@ -37,12 +37,34 @@ class Unreadable(click.ClickException):
     exit_code = 2
 
 
-class CommandLine(click.Group):
+class CommandGroup(click.Group):
+    """A group that tells what its command raises for its user, in one line on stderr.
+
+    That are CniError, OSError and click's exceptions; a defect of ours keeps its traceback.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what failed is told with the command's name."""
+        try:
+            return super().invoke(ctx)
+        except (click.UsageError, BrokenPipeError):
+            raise
+        except click.ClickException as error:
+            refusal = error
+        except UnicodeEncodeError as error:
+            # An argument, or a file's name: Python holds what is not UTF-8 as lone surrogates.
+            around = error.object[max(0, error.start - _AROUND) : error.end + _AROUND]
+            refusal = Unreadable(f"{around!r} is not UTF-8")
+        except (CniError, OSError) as error:
+            refusal = Failed(str(cni_error_of(error)))
+        status = _refused(f"{ctx.command_path} {ctx.invoked_subcommand}", refusal, "")
+        raise click.exceptions.Exit(status)
+
+
+class CommandLine(CommandGroup):
     """A group whose commands are imported when they are called or listed.
 
-    `commands_in` has `module:command` for each name, the module within this package. Whatever a
-    command raises for its user (CniError, OSError, click's exceptions) ends in one line on stderr;
-    a defect of ours keeps its traceback.
+    `commands_in` has `module:command` for each name, the module within this package.
     """
 
     def __init__(self, *args: Any, commands_in: Mapping[str, str], **attributes: Any) -> None:
@@ -97,23 +119,6 @@ class CommandLine(click.Group):
         finally:
             _drop_unwritten()
         sys.exit(status if isinstance(status, int) else 0)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what failed is told with the command's name."""
-        try:
-            return super().invoke(ctx)
-        except (click.UsageError, BrokenPipeError):
-            raise
-        except click.ClickException as error:
-            refusal = error
-        except UnicodeEncodeError as error:
-            # An argument, or a file's name: Python holds what is not UTF-8 as lone surrogates.
-            around = error.object[max(0, error.start - _AROUND) : error.end + _AROUND]
-            refusal = Unreadable(f"{around!r} is not UTF-8")
-        except (CniError, OSError) as error:
-            refusal = Failed(str(cni_error_of(error)))
-        status = _refused(f"{ctx.command_path} {ctx.invoked_subcommand}", refusal, "")
-        raise click.exceptions.Exit(status)
 
 
 def _refused(command: str, error: click.ClickException, hint: str) -> int:

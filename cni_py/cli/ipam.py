@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .completing import container_ids, network_names
-from .group import Failed
+from .group import CommandGroup, Failed
 from .networks import net_dir_option
 from .output import json_option, need_root, new_table, print_json, print_table, printable
 
@@ -26,7 +26,7 @@ _data_dir = click.option(
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def ipam() -> None:
     """The addresses that host-local has given out, ours or the reference plugin's."""
 

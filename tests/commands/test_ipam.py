@@ -132,8 +132,8 @@ def test_release_of_a_living_container(host: Host) -> None:
     given(host, l3(), container)
     outcome = run(host, "release", "10.1.2.2", status=1)
     assert outcome.stderr == (
-        "cni-py ipam: 10.1.2.2 of net1 may be in use by id-c1 (its namespace /run/netns/c1 is "
-        "there): --force releases it all the same\n"
+        "cni-py ipam release: 10.1.2.2 of net1 may be in use by id-c1 "
+        "(its namespace /run/netns/c1 is there): --force releases it all the same\n"
     )
     assert "10.1.2.2" in host.allocated("net1")
     assert run(host, "release", "10.1.2.2", "--force").stdout == (
@@ -297,5 +297,5 @@ def test_without_root(host: Host) -> None:
     outcome = host.run(*command, check=False)
     assert outcome.status == 1
     assert outcome.stderr == (
-        "cni-py ipam: looking at allocations needs root: try again with sudo\n"
+        "cni-py ipam list: looking at allocations needs root: try again with sudo\n"
     )
