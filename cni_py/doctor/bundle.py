@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cni_py import __version__
-from cni_py.inventory.configurations import configured
 from cni_py.ipam.listing import listing, networks
 from cni_py.kernel import addresses, iptables, links, processes, routes, rules, ruleset, sysctl
 from cni_py.kernel.errors import kernel_error
@@ -93,7 +92,7 @@ def _contents(places: Places, findings: Sequence[Finding]) -> Iterator[tuple[str
     redaction = Redaction(_known_keys())
     configurations = [
         (f"configurations/{os.path.basename(one.network.file)}", _redacted(one, redaction))
-        for one in configured([], places.conf_dir)
+        for one in places.configured
     ]
     # First the configurations: what went from them is struck out of everything else.
     yield "README", _ABOUT

@@ -23,7 +23,7 @@ _SAYS = {"error": broken, "warning": look}
 
 def examine(places: Places) -> Iterator[Finding]:
     """Look at each file, at what they say of one another, and at what the host has."""
-    files, unreadable = collect([places.conf_dir])
+    files, unreadable = collect([places.net_dir])
     for text in unreadable:
         yield broken(text, "mend it, or move it away: runtimes go by what is in the folder")
     host = Host.with_executables(str(places.folder)).with_kernel()
@@ -36,7 +36,7 @@ def examine(places: Places) -> Iterator[Finding]:
         if len(findings) > _SHOWN:
             yield look(f"{file}: {len(findings) - _SHOWN} more mistakes", _linting(file))
     if not files and not unreadable:
-        yield note(f"{places.conf_dir} has no configuration: runtimes have no network to give")
+        yield note(f"{places.net_dir} has no configuration: runtimes have no network to give")
     elif not found and not unreadable:
         yield fine(f"{len(files)} configurations have no mistake")
 

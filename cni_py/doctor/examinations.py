@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from cni_py.inventory.configurations import configured
 from cni_py.spec.errors import CniError
 
 from .finding import unseen
@@ -15,17 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from cni_py.inventory.configurations import Configured
+
     from .finding import Finding
 
 
-class Places(NamedTuple):
+@dataclass(frozen=True)
+class Places:
     """Where things are: executables, the server's sockets, configurations, allocations."""
 
     folder: Path
     socket: Path
     metrics_socket: Path
-    conf_dir: str
+    net_dir: str
     data_dir: str
+
+    @cached_property
+    def configured(self) -> list[Configured]:
+        """The configurations that can be read, which several examinations go by."""
+        return configured([], self.net_dir)
 
 
 # What it looks at, and the module whose `examine` does.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cni_py.inventory.configurations import configured
 from cni_py.kernel import features
 from cni_py.kernel.errors import KernelError
 
 from .finding import broken, fine, note, unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from cni_py.inventory.configurations import Configured
 
     from .examinations import Places
     from .finding import Finding
@@ -58,7 +59,7 @@ def examine(places: Places) -> Iterator[Finding]:
     except KernelError as error:
         yield unseen(f"the kernel's features cannot be tried: {error.msg}", "sudo cni-py doctor")
         return
-    used = _used_types(places.conf_dir)
+    used = _used_types(places.configured)
     if not missing:
         yield fine("the kernel has all that the plugins need")
     elif not any(one in used for name in missing for one in _need(name).plugins):
@@ -81,7 +82,7 @@ def _need(name: str) -> _Need:
     return _IPTABLES if name.startswith("iptables") else _NEEDS[name]
 
 
-def _used_types(conf_dir: str) -> frozenset[str]:
+def _used_types(configured: Iterable[Configured]) -> frozenset[str]:
     """The plugins, and IPAM plugins, that some configuration names."""
-    networks = [one.network for one in configured([], conf_dir)]
+    networks = [one.network for one in configured]
     return frozenset(kind for one in networks for kind in (*one.plugins, one.ipam))

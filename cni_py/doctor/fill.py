@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from cni_py.inventory import pools
-from cni_py.inventory.configurations import configured
 from cni_py.ipam import listing
 
 from .finding import broken, fine, look, unseen
@@ -27,7 +26,7 @@ def examine(places: Places) -> Iterator[Finding]:
     if os.geteuid() != 0:
         yield unseen("only root can read who has which address", "sudo cni-py doctor")
         return
-    runs = pools.runs_of(configured([], places.conf_dir))
+    runs = pools.runs_of(places.configured)
     for network in listing.networks(places.data_dir):
         listed = listing.listing(places.data_dir, network)
         if listed is not None:

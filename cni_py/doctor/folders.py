@@ -22,7 +22,7 @@ _CNI = "/var/lib/cni"
 
 def examine(places: Places) -> Iterator[Finding]:
     """Look at each folder, and those above it."""
-    paths = (*STATE, _CNI, places.data_dir, str(places.folder), places.conf_dir)
+    paths = (*STATE, _CNI, places.data_dir, str(places.folder), places.net_dir)
     wrong = False
     for path in dict.fromkeys(paths):
         for one in _folder(path):
@@ -59,7 +59,7 @@ def _taking(path: str) -> str:
 
 def _files(places: Places) -> Iterator[Finding]:
     """Executables and configurations: who writes them is root."""
-    for folder in (str(places.folder), places.conf_dir):
+    for folder in (str(places.folder), places.net_dir):
         try:
             names = sorted(os.listdir(folder))
         except OSError:

@@ -6,12 +6,8 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cni_py.garbage import collect
-from cni_py.inventory.configurations import configured
 from cni_py.inventory.reading import read
-from cni_py.runtime.networks import parse_network
 from cni_py.spec.errors import CniError
 
 from .finding import fine, look, unseen
@@ -19,7 +15,7 @@ from .finding import fine, look, unseen
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cni_py.inventory.configurations import Configured
+    from cni_py.runtime import Network
 
     from .examinations import Places
     from .finding import Finding
@@ -32,31 +28,28 @@ def examine(places: Places) -> Iterator[Finding]:
     if os.geteuid() != 0:
         yield unseen("only root can tell what has leaked", "sudo cni-py doctor")
         return
-    networks = configured([], places.conf_dir)
+    networks = [one.loaded for one in places.configured]
     findings = [one for network in networks for one in _of_network(network, str(places.folder))]
-    findings += _gone(places.conf_dir, frozenset(one.network.name for one in networks))
+    findings += _gone(places.net_dir, frozenset(one.name for one in networks))
     yield from findings
     if not findings:
         yield fine("nothing has outlived its container")
 
 
-def _of_network(one: Configured, folder: str) -> Iterator[Finding]:
-    network = one.network
-    text = {"name": network.name, "cniVersion": network.cni_version, "plugins": one.plugins}
+def _of_network(network: Network, folder: str) -> Iterator[Finding]:
     try:
-        network_read = parse_network(msgspec.json.encode(text))
-        collected = list(collect(network_read, None, dry=True, path=folder))
+        collected = list(collect(network, None, dry=True, path=folder))
     except CniError as error:
-        yield unseen(f"what {network.file} has leaked cannot be told: {error}")
+        yield unseen(f"what {network.path} has leaked cannot be told: {error}")
         return
     for each in collected:
         if each.error:
-            yield unseen(f"{network.file}: {each.type} cannot tell what leaked: {each.error}")
+            yield unseen(f"{network.path}: {each.type} cannot tell what leaked: {each.error}")
         if each.found:
             shown = "; ".join(map(str, each.found[:_SHOWN]))
             more = f"; {len(each.found) - _SHOWN} more" if len(each.found) > _SHOWN else ""
             left = f"{each.type} of {network.name} has left {len(each.found)} things behind: "
-            yield look(f"{left}{shown}{more}", shlex.join(("cni-py", "gc", network.file)))
+            yield look(f"{left}{shown}{more}", shlex.join(("cni-py", "gc", network.path)))
 
 
 def _gone(net_dir: str, configured_names: frozenset[str]) -> Iterator[Finding]:

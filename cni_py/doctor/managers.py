@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from cni_py.inventory.configurations import configured
 from cni_py.kernel import links
 from cni_py.kernel.netlink import Netlink
 
@@ -47,7 +46,7 @@ _MANAGERS = (
 
 def examine(places: Places) -> Iterator[Finding]:
     """Look at what each says of our bridges and host ends."""
-    named = {one.network.bridge for one in configured([], places.conf_dir)}
+    named = {one.network.bridge for one in places.configured}
     bridges = named - {""}
     with Netlink() as host:
         own = [

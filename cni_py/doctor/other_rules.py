@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni_py.inventory.configurations import configured
 from cni_py.kernel import firewalld, iptables, ruleset
 from cni_py.plugins import firewall_record
 from cni_py.spec.errors import CniError
@@ -12,7 +11,9 @@ from cni_py.spec.errors import CniError
 from .finding import fine, look, note, unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from cni_py.inventory.configurations import Configured
 
     from .examinations import Places
     from .finding import Finding
@@ -45,7 +46,7 @@ def _iptables(places: Places) -> Iterator[Finding]:
     by_table = {
         one for record in records if record.backend == "nftables" for one in record.versions
     }
-    unfiltered = _without_firewall(places.conf_dir)
+    unfiltered = _without_firewall(places.configured)
     said = set()
     for version in (4, 6):
         if not iptables.available(version):
@@ -78,11 +79,11 @@ def _iptables(places: Places) -> Iterator[Finding]:
         yield note(text)
 
 
-def _without_firewall(conf_dir: str) -> list[str]:
+def _without_firewall(configured: Iterable[Configured]) -> list[str]:
     """Networks whose containers are forwarded, with nobody who accepts that."""
     return [
         one.name
-        for one in (each.network for each in configured([], conf_dir))
+        for one in (each.network for each in configured)
         if {"bridge", "ptp"}.intersection(one.plugins) and "firewall" not in one.plugins
     ]
 

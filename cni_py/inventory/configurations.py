@@ -29,10 +29,15 @@ _PARENTED = ("macvlan", "ipvlan", "vlan")
 
 
 class Configured(NamedTuple):
-    """A configuration that makes sense: the network, and each plugin's configuration."""
+    """A configuration that makes sense: the network as it is shown, and as it was loaded."""
 
     network: Network
-    plugins: tuple[Mapping[str, Any], ...]
+    loaded: runtime.Network
+
+    @property
+    def plugins(self) -> tuple[Mapping[str, Any], ...]:
+        """Each plugin's configuration."""
+        return tuple(one.config for one in self.loaded.plugins)
 
     def ranges(self) -> tuple[RangeSet, ...]:
         """host-local's range sets; none where another plugin gives addresses, or they are wrong."""
@@ -84,8 +89,7 @@ def _unreadable(path: str, error: CniError) -> Problem:
 
 
 def _configured(one: runtime.Network) -> Configured:
-    plugins = tuple(plugin.config for plugin in one.plugins)
-    first = plugins[0] if plugins else {}
+    first = one.plugins[0].config if one.plugins else {}
     ipam = first.get("ipam")
     network = Network(
         name=one.name,
@@ -96,7 +100,7 @@ def _configured(one: runtime.Network) -> Configured:
         parent=_text(first, "master") if first.get("type") in _PARENTED else "",
         ipam=_text(ipam, "type") if isinstance(ipam, dict) else "",
     )
-    return Configured(network, plugins)
+    return Configured(network, one)
 
 
 def _text(config: Mapping[str, Any], key: str) -> str:
