@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from cni_py.spec.errors import CniError
 
-from .networks import NET_DIR
-
 if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
+
+
+NET_DIR = "/etc/cni/net.d"
 
 
 def network_names(

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from cni_py.inventory.model import (
         Allowed,
         Attached,
-        Counters,
         Interface,
         Inventory,
         Masquerade,
         Namespace,
         Published,
     )
+    from cni_py.kernel.links import Counters
 
 _MAIN_TABLE = 254
 _FEW = 4

@@ -11,7 +11,7 @@ import click
 
 from . import completing
 from .group import Unreadable
-from .networks import net_dir_option
+from .networks import net_dir_option, networks_option
 from .output import console, json_option, need_root, print_json
 
 if TYPE_CHECKING:
@@ -34,14 +34,7 @@ _WIDE = 4000
     type=click.Path(dir_okay=False, writable=True),
     help="Write to this file; without it to standard output.",
 )
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    metavar="NETWORK",
-    help="Of this one alone.",
-    shell_complete=completing.network_names,
-)
+@networks_option
 @click.option(
     "--fold",
     type=click.IntRange(min=0),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .networks import NET_DIR, cni_path_option
+from .completing import NET_DIR
+from .networks import cni_path_option
 from .output import json_option, print_json, printable
 
 if TYPE_CHECKING:

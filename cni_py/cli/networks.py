@@ -11,21 +11,28 @@ import click
 from cni_py.spec.errors import CniError, Code
 from cni_py.spec.limits import MOST_INPUT_BYTES
 
+from . import completing
 from .group import Unreadable
 
 if TYPE_CHECKING:
     from cni_py.runtime import Network
 
-NET_DIR = "/etc/cni/net.d"
-_EXTENSIONS = (".conflist", ".conf", ".json")
 
 net_dir_option = click.option(
     "--net-dir",
     envvar="NETCONFPATH",
-    default=NET_DIR,
+    default=completing.NET_DIR,
     show_envvar=True,
     show_default=True,
     help="Where the networks' configurations are.",
+)
+networks_option = click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NETWORK",
+    help="Of this one alone.",
+    shell_complete=completing.network_names,
 )
 cni_path_option = click.option(
     "--cni-path",
@@ -61,6 +68,7 @@ def named(text: str, folder: str) -> Network:
     Raises UnknownNetworkError for a name, Unreadable for a file.
     """
     from cni_py.runtime import load_file, load_network, parse_network
+    from cni_py.runtime.folders import EXTENSIONS
 
     try:
         if text == "-":
@@ -68,7 +76,7 @@ def named(text: str, folder: str) -> Network:
             if not network.plugins:
                 raise Unreadable(f"network {network.name} has no plugins")
             return network
-        if "/" in text or text.endswith(_EXTENSIONS):
+        if "/" in text or text.endswith(EXTENSIONS):
             return load_file(text)
     except CniError as error:
         raise Unreadable(str(error)) from error

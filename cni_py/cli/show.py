@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import completing
-from .networks import net_dir_option
+from .networks import net_dir_option, networks_option
 from .output import console, json_option, need_root, print_json
 from .overview import SECTIONS, headline, print_problems, sections
 
@@ -29,14 +29,7 @@ _PIPED_COLUMNS = 4000
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.names)
-@click.option(
-    "--network",
-    "networks",
-    multiple=True,
-    metavar="NETWORK",
-    help="Of this one alone.",
-    shell_complete=completing.network_names,
-)
+@networks_option
 @click.option(
     "--section",
     "wanted",

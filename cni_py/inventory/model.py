@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from cni_py.kernel.links import Counters
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.results import DNS
 
@@ -37,19 +38,6 @@ class Problem(_Value, frozen=True):
     subject: str
     text: str
     key: str = ""
-
-
-class Counters(_Value, frozen=True):
-    """What an interface has received and sent."""
-
-    rx_bytes: int = 0
-    rx_packets: int = 0
-    rx_errors: int = 0
-    rx_dropped: int = 0
-    tx_bytes: int = 0
-    tx_packets: int = 0
-    tx_errors: int = 0
-    tx_dropped: int = 0
 
 
 class Route(_Value, frozen=True):

@@ -12,7 +12,7 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import Identity, cookie, of_processes, open_netns, own_identity
 from cni_py.spec.errors import CniError
 
-from .model import Counters, Interface, Namespace, Route
+from .model import Interface, Namespace, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -149,5 +149,5 @@ def interface(
         addresses=own,
         hairpin=link.hairpin,
         isolated=link.isolated,
-        counters=Counters(**link.counters._asdict()),
+        counters=link.counters,
     )

@@ -5,7 +5,6 @@ The fixed headers are read and written by pyroute2's classes, options here: deci
 
 from __future__ import annotations
 
-import struct
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -13,6 +12,8 @@ from typing import NamedTuple
 from . import messages as _messages  # noqa: F401  # isort: skip
 from pyroute2.dhcp.dhcp4msg import dhcp4msg
 from pyroute2.protocols import ip4msg, msg, udp4_pseudo_header, udpmsg
+
+from .checksum import internet_checksum
 
 CLIENT_PORT = 68
 SERVER_PORT = 67
@@ -141,14 +142,14 @@ def datagram(payload: bytes, source: IPv4Address, destination: IPv4Address) -> b
     length = _UDP_BYTES + len(payload)
     udp = {"sport": CLIENT_PORT, "dport": SERVER_PORT, "len": length}
     pseudo = udp4_pseudo_header({"src": str(source), "dst": str(destination), "len": length})
-    checksum = _checksum(pseudo.encode().buf + udpmsg(udp).encode().buf + payload)
+    checksum = internet_checksum(pseudo.encode().buf + udpmsg(udp).encode().buf + payload)
     ip = {
         "len": _IPV4_BYTES + length,
         "proto": _UDP,
         "src": str(source),
         "dst": str(destination),
     }
-    ip["csum"] = _checksum(ip4msg(ip).encode().buf)
+    ip["csum"] = internet_checksum(ip4msg(ip).encode().buf)
     # A checksum of zero stands for none.
     header = ip4msg(ip).encode().buf + udpmsg(udp | {"csum": checksum or 0xFFFF}).encode().buf
     return bytes(header + payload)
@@ -173,15 +174,10 @@ def payload(packet: bytes, *, checksum_ready: bool = True) -> bytes:
     if udp["dport"] != CLIENT_PORT or udp["len"] < _UDP_BYTES or end > len(packet):
         raise ValueError("not for a DHCP client")
     pseudo = udp4_pseudo_header({"src": ip["src"], "dst": ip["dst"], "len": udp["len"]})
-    if checksum_ready and udp["csum"] and _checksum(pseudo.encode().buf + packet[start:end]):
+    if (
+        checksum_ready
+        and udp["csum"]
+        and internet_checksum(pseudo.encode().buf + packet[start:end])
+    ):
         raise ValueError("the checksum is wrong")
     return packet[start + _UDP_BYTES : end]
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    data += bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

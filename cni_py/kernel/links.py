@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from .encoding import LINK, encoded
 from .errors import KernelError
 from .netlink import CREATE, RTMGRP_LINK, Netlink, Request, attribute, attributes, decode
@@ -54,7 +56,7 @@ GONE = frozenset({errno.ENODEV})
 PRESENT = frozenset({errno.EEXIST})
 
 
-class Counters(NamedTuple):
+class Counters(msgspec.Struct, frozen=True):
     """Bytes and packets that a link has received and sent (linux/if_link.h, rtnl_link_stats64)."""
 
     rx_bytes: int = 0

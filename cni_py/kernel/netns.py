@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OWN = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _NS_GET_NSTYPE = 0xB703
 _SO_NETNS_COOKIE = 71
 _COOKIE_BYTES = 8
@@ -232,6 +232,19 @@ def _setns(fd: int, what: str) -> None:
 
     if _libc_setns()(fd, _CLONE_NEWNET) != 0:
         raise KernelError(what, ctypes.get_errno())
+
+
+def unshare(*, mounts: bool = False) -> None:
+    """Move this process, for good, to a fresh network namespace, and one of mounts if asked.
+
+    Raises KernelError.
+    """
+    # Python 3.11 has no os.unshare.
+    import ctypes
+
+    flags = _CLONE_NEWNET | (_CLONE_NEWNS if mounts else 0)
+    if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
+        raise KernelError("unshare(2)", ctypes.get_errno())
 
 
 @cache

@@ -9,6 +9,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from .checksum import internet_checksum
+
 if TYPE_CHECKING:
     from cni_py.spec.addresses import IP
 
@@ -73,7 +75,8 @@ def _pinged(probe: socket.socket, destination: IP, deadline: float) -> Answer:
     identity = os.getpid() & 0xFFFF
     body = struct.pack("!HH", identity, 1) + _PAYLOAD
     expected = struct.pack("!BH", answered, identity)
-    checksum = _checksum(struct.pack("!BBH", asked, 0, 0) + body)
+    # Of ICMPv6 the kernel makes its own.
+    checksum = internet_checksum(struct.pack("!BBH", asked, 0, 0) + body)
     probe.send(struct.pack("!BBH", asked, 0, checksum) + body)
     while True:
         probe.settimeout(_left(deadline))
@@ -90,12 +93,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071; of ICMPv6 the kernel makes its own."""
-    data += bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

@@ -6,13 +6,13 @@ process in it ends.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 
 from cni_py.spec.errors import CniError, Code
 
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+from .errors import KernelError
+from .netns import unshare
 
 # Folders that plugins and runtimes write to: the host has its own, empty.
 STATE_FOLDERS = ("/var/lib/cni", "/etc/cni", "/opt/cni")
@@ -44,9 +44,11 @@ ip link set lo up
 def become_throwaway_host() -> None:
     """Move this process, for good, to a host of its own. Raises CniError 999 with what refused."""
     msg = "cannot make a host to try things on"
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
-        raise CniError(Code.INTERNAL, f"{msg}: {os.strerror(ctypes.get_errno())}", "unshare(2)")
+    try:
+        unshare(mounts=True)
+    except KernelError as error:
+        text = f"{msg}: {os.strerror(error.errno)}"
+        raise CniError(Code.INTERNAL, text, "unshare(2)") from error
     commands = f"mount --make-rprivate /\n{SET_UP}"
     done = subprocess.run(
         ["/bin/sh", "-c", commands], stdin=subprocess.DEVNULL, capture_output=True, check=False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .errors import KernelError, kernel_error
+from .netns import unshare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_CLONE_NEWNET = 0x40000000
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -45,12 +44,9 @@ def _answer(ask: Callable[[], Mapping[str, str]], writing: int) -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            status = ctypes.get_errno()
-        else:
-            os.write(writing, msgspec.json.encode(dict(ask())))
-            status = 0
+        unshare()
+        os.write(writing, msgspec.json.encode(dict(ask())))
+        status = 0
     except KernelError as error:
         status = error.errno
     finally:

@@ -9,12 +9,12 @@ import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from typing import NamedTuple
 
+from cni_py.runtime.folders import EXTENSIONS
 from cni_py.spec import located
 from cni_py.spec.limits import MOST_INPUT_BYTES
 
 # Bytes: a binary file has a NUL in them.
 _LOOKED_AT = 1024
-EXTENSIONS = (".conflist", ".conf", ".json")
 
 
 class File(NamedTuple):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "/etc/cni/net.d"
 _LISTS, _SINGLES = (".conflist",), (".conf", ".json")
+EXTENSIONS = (*_LISTS, *_SINGLES)
 _DROP_INS = (".conf",)
 
 
