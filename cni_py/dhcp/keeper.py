@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import dhcp_messages
+from cni_py.kernel import dhcp_messages, sysctl
 from cni_py.spec.errors import CniError, Code
 
 from . import interface, options
 from .client import Bound, Client, Identity, Lost, Send, State
 from .lease import result_of
-from .store import Record, boot_id, now
+from .store import Record, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -258,7 +258,7 @@ class Keeper:
         record = Record(
             attachment=self.attachment,
             socket=self._house.socket_path,
-            boot=boot_id(),
+            boot=sysctl.boot_id(),
             place=self.place,
             options=self._options,
             priority=self.priority,

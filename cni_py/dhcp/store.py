@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cni_py.kernel import state_files
+from cni_py.kernel import state_files, sysctl
 from cni_py.spec.attachment import Attachment, network_key
 
 from . import options as option_table
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/cni/cni-py/dhcp"
 _SUFFIX = ".json"
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +48,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raises ValueError: the record is damaged."""
         option_table.require_codes(self.options)
-
-
-def boot_id() -> str:
-    """The running boot."""
-    with open(_BOOT_ID) as file:
-        return file.read().strip()
 
 
 def now() -> float:
@@ -91,7 +84,7 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """All records of this boot. Others are removed, and damaged ones set aside."""
-        boot = boot_id()
+        boot = sysctl.boot_id()
         for name in self._names():
             path = os.path.join(self._folder, name)
             record = state_files.load(path, Record)

@@ -18,6 +18,7 @@ import msgspec
 
 from cni_py.kernel import state_files
 from cni_py.kernel.netns import cookie_inside, is_there, why_gone
+from cni_py.spec.names import is_container_id
 
 from .used_map import UsedMap
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from .ranges import Range
 
-STATE = "state"
+STATE, OWNERS, USED = "state", "owners", "used"
+LAST_RESERVED = "last_reserved_ip."
 _KEY_DIGITS = 32
 _USED_NAME = re.compile(r"([0-9a-f]+)-([0-9a-f]+)-([46])")
 
@@ -53,6 +55,12 @@ class Owner(NamedTuple):
     def key(self) -> str:
         """The name of the index's entry."""
         return sha256(os.fsencode("\0".join(self))).hexdigest()[:_KEY_DIGITS]
+
+
+def owner_in(content: bytes) -> Owner | None:
+    """The owner that an address's file names, None if nobody; old ones have the id alone."""
+    container_id, _, ifname = content.decode(errors="replace").strip().partition("\r\n")
+    return Owner(container_id, ifname) if is_container_id(container_id) else None
 
 
 class Sandbox(msgspec.Struct, frozen=True):
@@ -107,8 +115,8 @@ class Index:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._owners = os.path.join(folder, "owners")
-        self._used = os.path.join(folder, "used")
+        self._owners = os.path.join(folder, OWNERS)
+        self._used = os.path.join(folder, USED)
         self._state = os.path.join(folder, STATE)
         self.damaged = os.path.join(folder, state_files.DAMAGED)
         # What an allocation's file is called before it has its name, where it has to have one.

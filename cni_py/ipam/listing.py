@@ -14,15 +14,25 @@ import msgspec
 from cni_py.kernel import state_files, sysctl
 from cni_py.spec.addresses import parse_ip
 
-from .index import STATE, Entry, Owner, Sandbox, State, is_address, range_of_used
-from .store import INDEX_DIR, LAST_RESERVED, owner_in
+from .index import (
+    LAST_RESERVED,
+    OWNERS,
+    STATE,
+    USED,
+    Entry,
+    Owner,
+    Sandbox,
+    State,
+    is_address,
+    owner_in,
+    range_of_used,
+)
+from .store import INDEX_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cni_py.spec.addresses import IP
-
-_BOOT_ID = "kernel/random/boot_id"
 
 
 class Allocation(NamedTuple):
@@ -75,7 +85,7 @@ def listing(data_dir: str, network: str) -> Listing | None:
     if names is None:
         return None
     damaged: list[str] = []
-    entries = dict(_entries(os.path.join(index, "owners"), damaged))
+    entries = dict(_entries(os.path.join(index, OWNERS), damaged))
     behind = "files of it are damaged" if damaged else _why_behind(folder, index)
     holders = {name: entry for entry in entries.values() for name in entry.addresses}
     allocations = [
@@ -87,7 +97,7 @@ def listing(data_dir: str, network: str) -> Listing | None:
         for name in names
         if name.startswith(LAST_RESERVED)
     }
-    runs = filter(None, map(range_of_used, _names(os.path.join(index, "used")) or ()))
+    runs = filter(None, map(range_of_used, _names(os.path.join(index, USED)) or ()))
     damaged += [path for one in (index,) for path in _aside(one)]
     ordered = sorted(
         filter(None, allocations), key=lambda one: (one.address.version, int(one.address))
@@ -124,7 +134,7 @@ def _allocation(
         damaged.append(path)
     entry = known if owner is None else entries.get(owner)
     earlier = (
-        entry.boot != _boot_id()
+        entry.boot != sysctl.boot_id()
         if entry is not None and entry.addresses.get(name) == signature
         else state_files.is_of_earlier_boot(signature[1])
     )
@@ -145,13 +155,9 @@ def _why_behind(folder: str, index: str) -> str:
         return "there is none yet"
     except (OSError, state_files.DamagedError, msgspec.DecodeError, UnicodeDecodeError):
         return "files of it are damaged"
-    if state.boot != _boot_id():
+    if state.boot != sysctl.boot_id():
         return "it is of an earlier boot"
     return "" if state.mtime == mtime else "somebody else has changed the folder since"
-
-
-def _boot_id() -> str:
-    return sysctl.read(_BOOT_ID)
 
 
 def _entries(folder: str, damaged: list[str]) -> Iterator[tuple[Owner, Entry]]:

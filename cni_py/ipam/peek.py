@@ -13,7 +13,17 @@ import msgspec
 from cni_py.kernel import state_files
 from cni_py.spec.addresses import IP, strip_prefix
 
-from .index import Entry, Owner, Sandbox, State, is_address
+from .index import (
+    LAST_RESERVED,
+    OWNERS,
+    STATE,
+    Entry,
+    Owner,
+    Sandbox,
+    State,
+    is_address,
+    owner_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +36,9 @@ class Peek:
 
     def __init__(self, folder: str, index: str, boot: str) -> None:
         self._folder = folder
-        self._owners = os.path.join(index, "owners")
+        self._owners = os.path.join(index, OWNERS)
         self._names: set[str] = set()
-        state = _read(os.path.join(index, "state"), State) or State()
+        state = _read(os.path.join(index, STATE), State) or State()
         # ADD frees what is of an earlier boot first, and looks for it when the machine has started.
         may_be_earlier = state.boot != boot
         try:
@@ -55,7 +65,7 @@ class Peek:
 
     def last_reserved(self, set_index: int) -> IP | None:
         """The address that was last given out of a range set; None if unknown."""
-        data = _content(os.path.join(self._folder, f"last_reserved_ip.{set_index}"))
+        data = _content(os.path.join(self._folder, f"{LAST_RESERVED}{set_index}"))
         try:
             return strip_prefix(data.decode())
         except ValueError:
@@ -94,9 +104,7 @@ class Peek:
         return state_files.is_of_earlier_boot(status.st_mtime_ns)
 
     def _owner(self, name: str) -> Owner | None:
-        text = _content(os.path.join(self._folder, name)).decode(errors="replace")
-        container_id, _, ifname = text.strip().partition("\r\n")
-        return Owner(container_id, ifname) if container_id else None
+        return owner_in(_content(os.path.join(self._folder, name)))
 
 
 def _content(path: str) -> bytes:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 from cni_py.kernel import state_files, sysctl
 from cni_py.kernel.errors import KernelError, kernel_error
 from cni_py.kernel.lock import on_folder, take_lock
-from cni_py.spec.names import is_container_id
 
 from .index import (
+    LAST_RESERVED,
     DamagedEntryError,
     Entry,
     Index,
@@ -38,6 +38,7 @@ from .index import (
     Signature,
     State,
     is_address,
+    owner_in,
 )
 from .peek import Peek
 
@@ -53,8 +54,6 @@ DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 
 INDEX_DIR = ".cni-py"
 _LOCK = "lock"
-LAST_RESERVED = "last_reserved_ip."
-_BOOT_ID = "kernel/random/boot_id"
 # That of an entry whose file is older than this boot.
 _EARLIER = ""
 _NO_ROOM = "each address is a file there: make room, or set ipam.dataDir to another folder"
@@ -89,7 +88,7 @@ class Store:
 
     def peek(self) -> Peek:
         """What there is, for who must change nothing."""
-        return Peek(self.folder, self._index.folder, _boot_id())
+        return Peek(self.folder, self._index.folder, sysctl.boot_id())
 
     @contextmanager
     def locked(self, *, reclaims: bool = True) -> Iterator[Allocations]:
@@ -172,7 +171,7 @@ class Allocations:
     def __init__(self, folder: str, index: Index, *, reclaims: bool) -> None:
         self._folder = folder
         self._index = index
-        self._boot = _boot_id()
+        self._boot = sysctl.boot_id()
         self._changed = False
         self._complete = True
         self._reclaims = reclaims
@@ -512,16 +511,6 @@ def _signature(status: os.stat_result) -> Signature:
     return status.st_ino, status.st_mtime_ns
 
 
-def owner_in(content: bytes) -> Owner | None:
-    """The owner that an address's file names, None if nobody; old ones have the id alone."""
-    container_id, _, ifname = content.decode(errors="replace").strip().partition("\r\n")
-    return Owner(container_id, ifname) if is_container_id(container_id) else None
-
-
 def _is_cut_off(data: bytes, owner: Owner) -> bool:
     """Whether an address's file can be what is left of the owner's."""
     return owner_in(data) is None or owner.content.startswith(data.rstrip())
-
-
-def _boot_id() -> str:
-    return sysctl.read(_BOOT_ID)

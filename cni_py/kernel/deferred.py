@@ -11,7 +11,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import netns, state_files
+from . import netns, state_files, sysctl
 from .errors import kernel_error
 from .lock import take_lock
 from .own_folders import require_own
@@ -25,7 +25,6 @@ _MAGIC = b"CNID1"
 _FIELDS = 7
 _NAME = re.compile(r"[0-9]{20}-[0-9a-f]{16}")
 _HASH_DIGITS = 16
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MOUNTS = "/proc/self/ns/mnt"
 _FNV_OFFSET, _FNV_PRIME, _FNV_MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 
@@ -45,7 +44,7 @@ class Deferred(NamedTuple):
     @property
     def elsewhere(self) -> str:
         """Why it cannot be carried out by this process; `""` where it can."""
-        if self.boot != _boot_id():
+        if self.boot != sysctl.boot_id():
             return ""
         if self.own and self.own != netns.cookie():
             return "it was called in another network namespace"
@@ -130,7 +129,7 @@ def in_place(deferred: Deferred) -> Iterator[dict[str, str]]:
             os.chdir(deferred.cwd)
         if (
             container is not None
-            and deferred.boot == _boot_id()
+            and deferred.boot == sysctl.boot_id()
             and netns.cookie_inside(container) == deferred.container
         ):
             with netns.provided(path, container.fd):
@@ -198,8 +197,3 @@ def hash_of(data: bytes) -> str:
     for byte in data:
         value = (value ^ byte) * _FNV_PRIME & _FNV_MASK
     return f"{value:016x}"
-
-
-def _boot_id() -> str:
-    with open(_BOOT_ID) as file:
-        return file.read().strip()

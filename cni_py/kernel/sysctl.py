@@ -24,6 +24,11 @@ def read(key: str) -> str:
         raise kernel_error(f"read sysctl {key}", error) from error
 
 
+def boot_id() -> str:
+    """The running boot: another one each time that the machine starts. Raises KernelError."""
+    return read("kernel/random/boot_id")
+
+
 def write(key: str, value: str) -> None:
     """Set `key`. Raises KernelError."""
     try:

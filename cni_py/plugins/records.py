@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from cni_py.kernel import state_files
+from cni_py.kernel import state_files, sysctl
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.netns import cookie_inside, is_there, open_netns, why_gone
 from cni_py.spec.attachment import Attachment
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # What rmdir(2) says of a folder that somebody else still uses.
 NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _SUFFIX = ".json"
 
 
@@ -79,11 +78,8 @@ def find(sandbox: Sandbox, netns: str) -> Netns | None:
     return None
 
 
-@cache
-def boot_id() -> str:
-    """The kernel's name of this boot."""
-    with open(_BOOT_ID) as file:
-        return file.read().strip()
+# Asked for each of a thousand records.
+boot_id = cache(sysctl.boot_id)
 
 
 class Owned(msgspec.Struct, frozen=True, kw_only=True):

@@ -138,7 +138,7 @@ def _lease_record() -> dhcp_store.Record:
     return dhcp_store.Record(
         attachment=ATTACHMENT,
         socket="/run/cni/dhcp.sock",
-        boot=dhcp_store.boot_id(),
+        boot=records.boot_id(),
         place=_PLACE,
         options={61: b"id"},
         priority=0,
