@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from contextlib import suppress
 from typing import NamedTuple
 
 from cni_py.runtime.folders import EXTENSIONS
@@ -49,14 +50,15 @@ def collect(paths: list[str]) -> tuple[list[File], list[str]]:
                 files.setdefault(one, standard_input() if one == "-" else read_file(one))
             except OSError as error:
                 unreadable.append(f"{one}: {error.strerror}")
+    read = {os.path.realpath(one) for one in files if one != "-"}
     for folder in sorted({os.path.dirname(one) or "." for one in files if _is_found(one)}):
         for name in _listed(folder, quiet=True):
             path = os.path.relpath(name) if folder == "." else name
-            if path not in files and not any(_same(path, one) for one in files):
-                try:
-                    files[path] = read_file(path)._replace(is_asked=False)
-                except OSError:
-                    continue
+            if os.path.realpath(path) in read:
+                continue
+            with suppress(OSError):
+                files[path] = read_file(path)._replace(is_asked=False)
+                read.add(os.path.realpath(path))
     return list(files.values()), unreadable
 
 
@@ -100,7 +102,3 @@ def _listed(folder: str, *, quiet: bool = False) -> list[str]:
 def _is_found(path: str) -> bool:
     """Whether a runtime would find a file of that name in its folder."""
     return path != "-" and path.endswith(EXTENSIONS)
-
-
-def _same(path: str, other: str) -> bool:
-    return other != "-" and os.path.realpath(path) == os.path.realpath(other)
