@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cni_py.kernel import links
 from cni_py.kernel.netlink import Netlink
+from cni_py.plugins.routed_port import MAX_PORTS
 
 from .finding import fine, look, note
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from .examinations import Places
     from .finding import Finding
 
-# linux/if_bridge.h: BR_MAX_PORTS, less the port 0 that is none.
-_MOST = 1023
 _NEARLY = 900
 
 
@@ -28,7 +27,7 @@ def examine(_places: Places) -> Iterator[Finding]:
     ports = Counter(one.master for one in found if one.master)
     bridges = [one for one in found if one.kind == "bridge"]
     for one in bridges:
-        text = f"bridge {one.name} has {ports[one.ifindex]} of {_MOST} ports"
+        text = f"bridge {one.name} has {ports[one.ifindex]} of {MAX_PORTS} ports"
         if ports[one.ifindex] >= _NEARLY:
             remedy = 'set "overflow": "routed" in the network, or split it (docs/decisions/0018)'
             yield look(text, remedy)

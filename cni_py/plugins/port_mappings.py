@@ -272,9 +272,9 @@ def mistakes(call: Call[Config]) -> Iterator[CniError]:
         msg = f'externalSetMarkChain "{chain}" is not the name of a chain'
         details = f"1 to {_CHAIN_BYTES} letters, no blank or quote"
         yield CniError(Code.INVALID_CONFIG, msg, details, key="externalSetMarkChain")
+    # Whose syntax it is nobody knows where the backend itself is wrong.
+    backend = _flavour_if_known(config)
     for name, tokens in _conditions(config).items():
-        # Whose syntax it is nobody knows where the backend itself is wrong.
-        backend = _flavour_if_known(config)
         yield from refusals(name, _require_tokens, name, tokens, backend)
 
 
