@@ -23,6 +23,8 @@ RATE = 40_000_000
 # Of 1514 bytes on the wire 1448 are the payload that iperf3 counts.
 PAYLOAD = 1448 / 1514
 LIMITED, FREE = (0.9, 1.1), 5
+# A pause of the machine spoils one measurement; a wrong limit spoils each.
+MEASUREMENTS = 4
 GATEWAYS = ("10.1.2.1", "10.99.0.1")
 
 
@@ -57,6 +59,16 @@ def measured(container: Container, address: str, rate: int = RATE, *, to_contain
     return bits / PAYLOAD / rate
 
 
+def held(container: Container, address: str, rate: int = RATE, *, to_container: bool) -> bool:
+    """Whether the limit holds within 10 percent."""
+    shares: list[float] = []
+    while len(shares) < MEASUREMENTS:
+        shares.append(measured(container, address, rate, to_container=to_container))
+        if LIMITED[0] < shares[-1] < LIMITED[1]:
+            return True
+    pytest.fail(f"shares of {rate} bit/s that arrived: {shares}")
+
+
 def limit(host: Host, container: Container, rate: int = RATE, **keys: Any) -> None:
     """Attach the container, with both limits and 20 ms of the rate as burst."""
     connected = host.add("bridge", l3(isDefaultGateway=True), container)
@@ -74,8 +86,7 @@ def test_rate_holds(host: Host, container: Container, to_container: bool) -> Non
     """[6.2] Within 10 percent."""
     limit(host, container)
     with listening(host, GATEWAYS[0]):
-        share = measured(container, GATEWAYS[0], to_container=to_container)
-    assert LIMITED[0] < share < LIMITED[1]
+        assert held(container, GATEWAYS[0], to_container=to_container)
 
 
 @pytest.mark.parametrize("to_container", [True, False], ids=["ingress", "egress"])
@@ -88,13 +99,11 @@ def test_subnets(
 ) -> None:
     """What the subnets say is limited, within 10 percent, and the rest is not at all."""
     limit(host, container, **{key: ["10.99.0.0/16"]})
-    shares = {}
-    for address in GATEWAYS:
-        with listening(host, address):
-            shares[address] = measured(container, address, to_container=to_container)
-    free, held = GATEWAYS if key == "shapedSubnets" else reversed(GATEWAYS)
-    assert LIMITED[0] < shares[held] < LIMITED[1], shares
-    assert shares[free] > FREE, shares
+    free, limited_one = GATEWAYS if key == "shapedSubnets" else reversed(GATEWAYS)
+    with listening(host, limited_one):
+        assert held(container, limited_one, to_container=to_container)
+    with listening(host, free):
+        assert measured(container, free, to_container=to_container) > FREE
 
 
 def test_slow_class(host: Host, container: Container) -> None:
@@ -102,5 +111,4 @@ def test_slow_class(host: Host, container: Container) -> None:
     slow = 5_000_000
     limit(host, container, slow, unshapedSubnets=["10.99.0.0/16"])
     with listening(host, GATEWAYS[0]):
-        share = measured(container, GATEWAYS[0], slow, to_container=True)
-    assert LIMITED[0] < share < LIMITED[1]
+        assert held(container, GATEWAYS[0], slow, to_container=True)
