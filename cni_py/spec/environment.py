@@ -67,4 +67,16 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     if missing:
         msg = f"required env variables [{','.join(missing)}] missing"
         raise CniError(Code.INVALID_ENVIRONMENT, msg)
-    return Environment(*values)
+    environment = Environment(*values)
+    if verb != "DEL":
+        _validate_netns(environment.netns)
+    return environment
+
+
+def _validate_netns(netns: str) -> None:
+    """A result and the records of an attachment name it; what cannot be named is never added."""
+    try:
+        netns.encode()
+    except UnicodeEncodeError:
+        msg = "CNI_NETNS is not UTF-8"
+        raise CniError(Code.INVALID_ENVIRONMENT, msg, ascii(netns)) from None

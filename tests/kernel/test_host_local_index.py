@@ -41,7 +41,8 @@ def add(host, name, config=SMALL, ifname="eth0"):
 
 def owner_file(host, name):
     """The index's entry of a container's eth0."""
-    entries = [one for one in (index(host) / "owners").iterdir() if name in one.read_text()]
+    # In quotes: a boot id may hold the letters.
+    entries = [one for one in (index(host) / "owners").iterdir() if f'"{name}"' in one.read_text()]
     assert len(entries) == 1
     return entries[0]
 

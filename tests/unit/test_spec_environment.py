@@ -174,3 +174,13 @@ def test_any_environment(environ):
     else:
         assert list(read) == [environ.get(name, "") for name in FULL]
         assert all(environ[name] for name in REQUIRED.get(read.verb, ()))
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_namespace_that_no_result_could_name(verb):
+    """Bytes that are no UTF-8 come from the environment as lone surrogates."""
+    assert refusal(environment(COMMAND=verb, NETNS="/run/netns/\udc80")) == "CNI_NETNS is not UTF-8"
+
+
+def test_delete_goes_on_whatever_the_namespace_is_called():
+    assert read_environment(environment(COMMAND="DEL", NETNS="\udc80")).netns == "\udc80"
