@@ -15,7 +15,7 @@ _NUMBERS = sorted({one for numbers in ERRORS.values() for one in numbers})
 
 
 def _served(scenario: Scenario) -> list[tuple[Scenario, str, int]]:
-    """Warm each; a process a call takes three times as long, and a chain as its plugins together."""
+    """Warm each; a process a call takes three times as long."""
     alone = [(scenario, "standalone", 2)] if scenario.name in _ALONE else []
     return [(scenario, "warm", 4), *alone]
 
