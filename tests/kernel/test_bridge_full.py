@@ -44,7 +44,6 @@ def bridged(host: Host) -> Container:
     return container
 
 
-@pytest.mark.slow
 def test_clear_error_before_an_address_is_given(host: Host, bridged: Container) -> None:
     before = dump(host)
     error = refusal(host.call("bridge", "ADD", PLAIN, host.container("c2")))
@@ -71,7 +70,6 @@ def test_nearly_full(host: Host) -> None:
     assert (error["code"], "972 of the 1023 ports" in error["msg"]) == (51, True)
 
 
-@pytest.mark.slow
 def test_routed(host: Host, bridged: Container) -> None:
     """Everybody in the subnet reaches everybody, in both IP versions."""
     second, third = host.container("c2"), host.container("c3")
@@ -99,7 +97,6 @@ def test_routed(host: Host, bridged: Container) -> None:
     assert leaks(host) == []
 
 
-@pytest.mark.slow
 def test_collected(host: Host, bridged: Container) -> None:
     """[G-01] What a crashed runtime has left is found by GC."""
     assert host.call("bridge", "ADD", ROUTED, host.container("c2")).status == 0
@@ -109,7 +106,6 @@ def test_collected(host: Host, bridged: Container) -> None:
     assert proxies(host) == []
 
 
-@pytest.mark.slow
 def test_check_of_a_routed_port(host: Host, bridged: Container) -> None:
     container = host.container("c2")
     config = ROUTED | {"prevResult": host.add("bridge", ROUTED, container)}

@@ -15,8 +15,6 @@ from fixtures.reference import reference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def firewalld(host: Host) -> Iterator[Firewalld]:

@@ -13,7 +13,6 @@ from fixtures.firewalls import attach, elements, firewall, network
 from fixtures.host import BIN, Host
 from fixtures.leaks import leaks
 
-pytestmark = pytest.mark.slow
 BACKENDS = ["nftables", "iptables"]
 # What changes something, or starts what does.
 CALLS = "sendto,sendmsg,flock,rename,mkdir,unlink,rmdir,close,vfork,clone3"

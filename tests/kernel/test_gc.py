@@ -75,7 +75,6 @@ def kinds(found: list[Any]) -> set[str]:
     return {one["what"].split()[0] for one in found}
 
 
-@pytest.mark.slow
 def test_without_a_list(host: Host, three: tuple[Container, ...]) -> None:
     """[G-07, W-G1] What outlived its container goes, by evidence; who lives keeps everything."""
     before = dump(host)
@@ -113,7 +112,6 @@ def last_result(host: Host, container: Container) -> Any:
     )
 
 
-@pytest.mark.slow
 def test_with_a_list(host: Host, three: tuple[Container, ...]) -> None:
     """[G-01] What the runtime does not list goes, also what lives: it has said so."""
     before = dump(host)

@@ -361,7 +361,6 @@ def test_closed_output_undoes_the_add(host: Host) -> None:
     assert_undone(host, before, container)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
 def test_killed_at_any_moment(host: Host, verb: str) -> None:
     """SIGKILL at each message to the kernel: the next DEL, or GC, finds what is there."""
