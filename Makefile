@@ -71,7 +71,7 @@ lint: $(VENV)/installed
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports >.import-linter.log || { cat .import-linter.log; exit 1; }
-	@shellcheck -x tests/tools/setup tests/tools/run-tests tests/tools/build-cnitool \
+	@shellcheck -x tests/tools/setup tests/tools/run-tests tests/tools/build-cnitool tests/tools/fetch-containerd \
 	  tests/vm/run-in-vm tests/vm/in-guest .ci/run
 
 bin: $(VENV)/installed

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from tools.podman import Podman
 
-from fixtures.host import ROOT, Container, Host
+from fixtures.host import ROOT, Host
 from fixtures.leaks import leaks
-from fixtures.ports import UPLINK, outside
+from fixtures.ports import PAGE, UPLINK, getting, outside, page
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.root
-
-PAGE = "cni-py-test"
 
 
 @pytest.fixture
@@ -26,15 +24,6 @@ def podman(host: Host, image: Path) -> Podman:
     text = (ROOT / "conf" / "12-full.conflist").read_text()
     host.run("sh", "-c", "cat > /etc/cni/net.d/12-full.conflist", stdin=text)
     return Podman(host, image)
-
-
-def page(client: Host | Container, address: str, port: int) -> str:
-    """What the container's web server answers."""
-    return client.run("sh", "-c", _get("busybox nc", address, port)).stdout.strip()
-
-
-def _get(nc: str, address: str, port: int) -> str:
-    return f"printf 'GET / HTTP/1.0\r\n\r\n' | {nc} -w 5 {address} {port} | tail -n 1"
 
 
 def test_published_port(host: Host, podman: Podman) -> None:
@@ -48,9 +37,9 @@ def test_published_port(host: Host, podman: Podman) -> None:
     assert page(host, own, 8080) == PAGE
     assert page(host, "127.0.0.1", 8080) == page(host, "127.0.0.1", 8081) == PAGE
     for name in ("web", "other"):
-        assert podman.exec(name, "sh", "-c", _get("nc", own, 8080)).strip() == PAGE
+        assert podman.exec(name, "sh", "-c", getting("nc", own, 8080)).strip() == PAGE
     address = podman.address("web", "full")
-    assert podman.exec("other", "sh", "-c", _get("nc", address, 80)).strip() == PAGE
+    assert podman.exec("other", "sh", "-c", getting("nc", address, 80)).strip() == PAGE
     for name in ("web", "other"):
         podman.remove(name)
     refused = machine.run("busybox", "nc", "-w", "5", own, "8080", check=False)

@@ -32,6 +32,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -42,6 +43,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from tools import containerd_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,53 +59,19 @@ PACKAGES = {"containerd": "containerd", "ctr": "containerd", "crun": "crun"}
 SOCKET_PATH_MAX = 107
 """Bytes of a unix socket's path (unix(7)): sun_path without its closing zero."""
 
-CONFIGURATION = """\
-version = 2
-root = {root}
-state = {state}
-# Not needed, and some of them probe for kernel modules or folders of the machine.
-disabled_plugins = [
-  "io.containerd.internal.v1.opt",
-  "io.containerd.internal.v1.restart",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.monitor.v1.cgroups",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.snapshotter.v1.aufs",
-  "io.containerd.snapshotter.v1.blockfile",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.overlayfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.tracing.processor.v1.otlp",
-]
-[grpc]
-address = {address}
-[plugins."io.containerd.grpc.v1.cri"]
-# A pod's score is below ours, and to lower it takes CAP_SYS_RESOURCE.
-restrict_oom_score_adj = true
-disable_apparmor = true
-disable_cgroup = true
-sandbox_image = {image}
-# 127.0.0.1 cannot be bound while the host's lo is down.
-stream_server_address = "0.0.0.0"
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/opt/cni/bin"
-conf_dir = "/etc/cni/net.d"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = {snapshotter}
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-BinaryName = {runtime}
-"""
-
 RUNTIME = """\
 #!/bin/sh
 # crun finds "all" processes by their cgroup: without one, "kill --all" succeeds and kills nothing.
 # The first process takes the others of its pid namespace with it.
+# It also knows OCI versions up to 1.0 alone; what later ones have added is not used here.
+before=
 for word; do
   shift
   [ "$word" = --all ] || set -- "$@" "$word"
+  if [ "$before" = --bundle ]; then
+    sed -i 's/"ociVersion":"1[.][1-9][^"]*"/"ociVersion":"1.0.2"/' "$word/config.json"
+  fi
+  before=$word
 done
 exec crun --cgroup-manager=disabled "$@"
 """
@@ -169,6 +138,7 @@ class Containerd:
         plugin `loopback` there too.
     image: an archive as make-image writes it.
     timeout: seconds that any one step may take.
+    programs: a folder with containerd, ctr and the shim of another version than the installed one.
 
     How a container's network is removed (read in ctr 1.6.20, and seen). ctr itself is the CNI
     runtime; the daemon knows nothing of it:
@@ -195,6 +165,7 @@ class Containerd:
         conf_dir: Path,
         image: Path,
         timeout: float = 30,
+        programs: Path | None = None,
     ) -> None:
         self.prefix = tuple(prefix)
         self.scratch = scratch.absolute()
@@ -207,6 +178,9 @@ class Containerd:
         self._runtime = self.scratch / "crun-without-cgroups"
         self._output = self.scratch / "output"
         self._temporary = self.scratch / "tmp"
+        path = os.environ.get("PATH", os.defpath)
+        # The daemon looks for its shim there too.
+        self._environ = {**os.environ, "PATH": f"{programs}:{path}" if programs else path}
         self._daemon: subprocess.Popen[bytes] | None = None
         self._attached: dict[str, subprocess.Popen[bytes]] = {}
         self._detached: set[str] = set()
@@ -240,6 +214,27 @@ class Containerd:
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """Ends the daemon as an upgrade does and starts it again; shims and containers go on."""
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(self.timeout)
+        self._start_daemon()
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon is there."""
+        return self._daemon is not None and self._daemon.poll() is None
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The daemon's version, its first two numbers."""
+        said = self._host("containerd", "--version")
+        found = re.search(r" v?(\d+)\.(\d+)\.", said)
+        if found is None:
+            raise ContainerdError(f"containerd of an unknown version: {said}")
+        return int(found[1]), int(found[2])
 
     def import_image(self, image: Path, *, namespace: str = NAMESPACE) -> None:
         """Imports an archive. The CRI looks for images in its own namespace, CRI_NAMESPACE."""
@@ -340,6 +335,14 @@ class Containerd:
             self._daemon.wait(self.timeout)
             self._daemon = None
 
+    def lose_everything(self) -> None:
+        """Ends daemon, shims and containers and forgets them, as on a node that is set up anew."""
+        self.kill()
+        self._kill_leftovers()
+        for name in ("root", "state"):
+            # What the host has mounted there goes with the folders: mount_namespaces(7).
+            shutil.rmtree(self.scratch / name)
+
     def stop(self) -> None:
         """Removes all containers, ends the daemon, and kills whatever is left of it.
 
@@ -347,12 +350,7 @@ class Containerd:
         """
         errors = list(self._stop_daemon())
         self.kill()
-        for pid in (leftovers := self._leftovers()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for process in self._attached.values():
-            process.wait(self.timeout)
-        wait_until(lambda: not any(map(is_alive, leftovers)), self.timeout, "leftovers to end")
+        self._kill_leftovers()
         self._attached.clear()
         self._detached.clear()
         if errors:
@@ -372,6 +370,15 @@ class Containerd:
         else:
             yield ContainerdError(f"containerd had ended by itself\n{self._log_tail()}")
 
+    def _kill_leftovers(self) -> None:
+        """Kills shims, containers and each ctr, and waits until they have ended."""
+        for pid in (leftovers := self._leftovers()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self._attached.values():
+            process.wait(self.timeout)
+        wait_until(lambda: not any(map(is_alive, leftovers)), self.timeout, "leftovers to end")
+
     def ctr(self, *arguments: str | Path, namespace: str = NAMESPACE) -> str:
         """Any ctr command; returns its stdout, raises when it fails."""
         return self._host("ctr", "--address", self.address, "--namespace", namespace, *arguments)
@@ -386,6 +393,7 @@ class Containerd:
                 capture_output=True,
                 timeout=self.timeout,
                 check=False,
+                env=self._environ,
             )
         except subprocess.TimeoutExpired:
             problem = f"not done within {self.timeout:g} s"
@@ -409,9 +417,8 @@ class Containerd:
             "snapshotter": SNAPSHOTTER,
             "runtime": self._runtime,
         }
-        # A JSON string is a TOML basic string as well.
-        quoted = {name: json.dumps(str(value)) for name, value in values.items()}
-        (self.scratch / "config.toml").write_text(CONFIGURATION.format_map(quoted))
+        text = containerd_config.text(self.version, values)
+        (self.scratch / "config.toml").write_text(text)
         self._runtime.write_text(RUNTIME)
         self._runtime.chmod(0o755)
 
@@ -432,7 +439,7 @@ class Containerd:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 # Where containerd mounts a snapshot to unpack a layer into it.
-                env=os.environ | {"TMPDIR": str(self._temporary)},
+                env=self._environ | {"TMPDIR": str(self._temporary)},
             )
 
     def _accepts(self) -> bool:
