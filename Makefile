@@ -46,7 +46,7 @@ test-vm: bin
 
 bench: bin
 	@tests/tools/setup bench
-	@$(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
+	@PYTHONSAFEPATH= PYTHONPATH=tests $(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
 
 faults: bin
 	@tests/tools/setup test

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import chain
 import growth
 import msgspec
+import pods
 import ports
 import show
 import single
@@ -50,6 +51,7 @@ _PARTS = (
     "containers",
     "ports",
     "show",
+    "pods",
 )
 _BEGINNING = time.monotonic()
 
@@ -88,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--release", default="", help="the reference's release, where its executable does not tell"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer runs and sizes: two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer runs and sizes: three minutes")
     parser.add_argument(
         "--json", type=Path, default=Path("build/bench.json"), help="where to write the values"
     )
@@ -111,7 +113,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> Results:
-    """Everything, in some six minutes, `quick` in two; or the parts that `only` names."""
+    """Everything, in some nine minutes, `quick` in three; or the parts that `only` names."""
     _say("waiting until the machine is quiet")
     if not wait_until_quiet(_WAIT_SECONDS):
         _say("it is not: expect other figures than on an idle machine")
@@ -124,9 +126,14 @@ def measure(arguments: argparse.Namespace) -> Results:
         if "show" in parts:
             own = Suite("cni-py", OURS, own_netns())
             results.show = show.looking(own, 100 if arguments.quick else 1000, 5, _say)
-        return results
     finally:
         server.stop()
+    if "pods" in parts:
+        # Their nodes have servers of their own.
+        turns = {1: 5, 10: 1} if arguments.quick else {1: 20, 50: 2}
+        serve = arguments.serve.split()
+        results.pods = pods.starts(arguments.reference, turns, serve, _say)
+    return results
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,20 @@ class Verdict:
 
 
 @dataclass
+class Starts:
+    """What RunPodSandbox took, in milliseconds, of pods that start together on one node."""
+
+    suite: str
+    at_once: int
+    milliseconds: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """The time that this share of the pods had at most."""
+        ordered = sorted(self.milliseconds)
+        return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
+
+
+@dataclass
 class Results:
     """Everything one run has measured."""
 
@@ -71,6 +86,7 @@ class Results:
     containers: list[Row] = field(default_factory=list)
     ports: list[Row] = field(default_factory=list)
     show: list[Row] = field(default_factory=list)
+    pods: list[Starts] = field(default_factory=list)
     # Ours alone: milliseconds by column, then by step, in order.
     steps: dict[str, dict[str, float]] = field(default_factory=dict)
 

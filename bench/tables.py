@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from rows import Results, Row
+    from rows import Results, Row, Starts
 
 
 def tables(results: Results) -> dict[str, str]:
@@ -36,6 +36,8 @@ def tables(results: Results) -> dict[str, str]:
         made["allocations"] = _growth(results.allocations, "addresses allocated")
     if results.containers:
         made["containers"] = _growth(results.containers, "containers")
+    if results.pods:
+        made["pods"] = _pods(results.pods)
     return made
 
 
@@ -74,6 +76,17 @@ def comparison(rows: list[Row], ours: str = "cni-py", digits: int = 1) -> str:
         verdict = row.verdict()
         lines.append([*line, verdict.text if verdict else ""] if with_budget else line)
     return table([*head, "budget"] if with_budget else head, lines)
+
+
+def _pods(starts: list[Starts]) -> str:
+    """A line for each number of pods at once: median and 99th percentile of each suite."""
+    suites = list(dict.fromkeys(one.suite for one in starts))
+    lines = []
+    for count in dict.fromkeys(one.at_once for one in starts):
+        row = [one for one in starts if one.at_once == count]
+        cells = [f"{one.quantile(0.5):.0f} / {one.quantile(0.99):.0f}" for one in row]
+        lines.append([f"{count} at once", *cells])
+    return table(("ms, p50 / p99", *suites), lines)
 
 
 def _budgets(results: Results) -> str:

@@ -87,7 +87,7 @@ def rates(host: Host) -> dict[str, int]:
 @pytest.mark.warm
 def test_pod_that_cannot_have_its_port(host: Host, image: Path) -> None:
     """The kubelet shows our message as the pod's event; nothing of the pod is left."""
-    with node(host, image, example("12-full.conflist")) as whole:
+    with node(host, image, example("60-portmap.conflist")) as whole:
         first = whole.cri.run(Pod("first", ports=(WEB,)))
         before = leaks(host)
         with pytest.raises(CriError) as refused:

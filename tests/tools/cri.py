@@ -106,8 +106,8 @@ class Condition:
 class Cri:
     """A connection to a runtime's socket."""
 
-    def __init__(self, socket: Path, *, seconds: float = 60) -> None:
-        """`seconds` is what each call may take."""
+    def __init__(self, socket: Path, *, seconds: float = 240) -> None:
+        """`seconds` is what each call may take; the kubelet gives RunPodSandbox four minutes."""
         self._seconds = seconds
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=_OPTIONS)
         self._runtime = _services.RuntimeServiceStub(self._channel)
