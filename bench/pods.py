@@ -19,7 +19,7 @@ from rows import Starts
 from tools.cri import Pod
 
 from fixtures.host import Host
-from fixtures.node import Node, node
+from fixtures.kubelet import Node, node
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from tools.containerd import CRI_NAMESPACE
 from tools.cri import CriError, Pod, Port
 
 from fixtures.host import Host
+from fixtures.kubelet import Node, containerd_2, example, node, until
 from fixtures.leaks import leaks
-from fixtures.node import Node, containerd_2, example, node, until
 from fixtures.ports import PAGE, UPLINK, outside, page
 from fixtures.server import CNI_PY
 from fixtures.shaping import qdiscs
