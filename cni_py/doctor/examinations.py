@@ -55,6 +55,7 @@ EXAMINATIONS = {
     "deferred DELs": "deferred_dels",
     "other rules": "other_rules",
     "network managers": "managers",
+    "containerd": "containerd",
 }
 
 

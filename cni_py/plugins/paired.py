@@ -97,7 +97,8 @@ def require_forwarding(versions: Iterable[int], whose: str, is_needed: Callable[
         key = FORWARDING[version]
         if sysctl.read(key) == "0" and is_needed():
             msg = f"IPv{version} is not forwarded: the containers of {whose} reach no other network"
-            details = f"somebody has set {key.replace('/', '.')} to 0; the next ADD sets it to 1"
+            # No ADD may come: the kubelet sends none while a node is NotReady.
+            details = f"`sysctl -w {key.replace('/', '.')}=1`, or the next ADD, sets it to 1"
             raise CniError(Code.LIMITED_CONNECTIVITY, msg, details)
 
 

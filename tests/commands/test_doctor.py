@@ -295,3 +295,43 @@ def test_a_bar_while_a_person_waits(host: Host) -> None:
     assert b"examinations" in seen.raw
     assert "examinations" not in seen.text
     assert "examinations" not in host.run(CNI_PY, "doctor", str(BIN), check=False).stderr
+
+
+CRI = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "{}"\nconf_dir = "{}"\n'
+
+
+@pytest.mark.root
+def test_containerd(host: Host, tmp_path: Path) -> None:
+    """Other executables than ours, none, ours; other configurations; a protocol too new for it."""
+    assert of(examine(host), "containerd", "note") == ["containerd is not running"]
+    host.run("sh", "-c", "mkdir /run/containerd && touch /run/containerd/containerd.sock")
+    host.run("mount", "-n", "-t", "tmpfs", "none", "/etc/containerd")
+    configure(host, l3())
+    file = folder(host, "/etc/containerd/config.toml")
+
+    others = tmp_path / "others"
+    others.mkdir()
+    file.write_text(CRI.format(others, CONF))
+    assert of(examine(host), "containerd", "broken")[0] == (
+        f"containerd looks for plugins in {others}, and finds none"
+    )
+    for name in ("bridge", "ptp"):
+        (others / name).write_text("#!/bin/sh\n")
+    assert of(examine(host), "containerd", "look") == [
+        f"containerd runs {others}/bridge and 1 more, not cni-py's"
+    ]
+    file.write_text(CRI.format(BIN, CONF))
+    findings = examine(host)
+    assert of(findings, "containerd", "ok") == [f"containerd runs cni-py's plugins in {BIN}"]
+    (refused,) = of(findings, "containerd", "broken")
+    assert f"{CONF}/10-net1.conflist has cniVersion 1.1.0" in refused
+    file.write_text(CRI.format(BIN, "/etc/other"))
+    assert of(examine(host), "containerd") == [
+        f"containerd reads configurations from /etc/other, not from {CONF}"
+    ]
+    file.write_text('disabled_plugins = ["cri"]\n')
+    assert of(examine(host), "containerd", "note") == [
+        "containerd's CRI is disabled: no kubelet can use it"
+    ]
+    file.write_text("version = = 2\n")
+    assert len(of(examine(host), "containerd", "unseen")) == 1

@@ -79,7 +79,7 @@ def test_forwarding_that_was_turned_off(host: Host, plugin: str, version: str) -
         51,
         f"{version} is not forwarded: the containers of {whose} reach no other network",
     )
-    assert details == f"somebody has set {key} to 0; the next ADD sets it to 1"
+    assert details == f"`sysctl -w {key}=1`, or the next ADD, sets it to 1"
     host.add(plugin, config, second)
     assert status(host, plugin, config)[0] == -1
 
