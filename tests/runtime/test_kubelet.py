@@ -159,6 +159,19 @@ def test_restarts_in_the_middle(plain: Node) -> None:
     plain.take_down(first, second, third)
 
 
+@pytest.mark.slow
+def test_containerd_killed_while_pods_start(plain: Node) -> None:
+    """The kubelet takes down what containerd knows of afterwards, and nothing else is left."""
+    cri, host = plain.cri, plain.host
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(cri.run_together, [Pod(f"pod{index}") for index in range(4)])
+        until(lambda: bool(host.allocated("containers")), starting.done)
+        plain.containerd.kill()
+        assert any(one.error for one in starting.result())
+    plain.containerd.restart()
+    plain.take_down(*cri.sandboxes())
+
+
 @pytest.mark.warm
 def test_namespace_that_is_gone(plain: Node) -> None:
     """A pod whose namespace somebody has taken away is stopped, and leaves nothing."""

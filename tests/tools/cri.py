@@ -36,6 +36,8 @@ NAMESPACE = "default"
 
 # A daemon that comes back is met at once: by itself gRPC waits longer from attempt to attempt.
 _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100))
+# What it says while it looks for the pods that there are.
+_STARTING = "server is not initialized yet"
 _messages, _services = grpc.protos_and_services("tools/cri.proto")
 _numbers = itertools.count(1)
 
@@ -198,11 +200,15 @@ class Cri:
         ]
 
     def _call(self, method: Any, request: Any) -> Any:
-        try:
-            # A daemon that is being started again is waited for.
-            return method(request, timeout=self._seconds, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise CriError(error.details()) from None
+        """Raises CriError. A daemon that is being started again is waited for."""
+        deadline = time.monotonic() + self._seconds
+        while True:
+            try:
+                return method(request, timeout=self._seconds, wait_for_ready=True)
+            except grpc.RpcError as error:
+                if error.details() != _STARTING or time.monotonic() > deadline:
+                    raise CriError(error.details()) from None
+            time.sleep(0.01)
 
     def _together(self, method: Any, requests: Iterable[Any]) -> list[Ended]:
         ended: queue.SimpleQueue[tuple[int, float, Any]] = queue.SimpleQueue()
