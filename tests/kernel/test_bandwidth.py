@@ -633,6 +633,16 @@ def test_status(host: Host) -> None:
     assert differences(before, dump(host)) == ""
 
 
+def test_status_in_a_user_namespace(host: Host) -> None:
+    """Where actions cannot be asked for by themselves, as in podman's rootless networks."""
+    alone = ("unshare", "--user", "--map-root-user", "--net")
+    environ = {"CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "CNI_PY_SOCKET": ""}
+    outcome = host.run(
+        *alone, f"{BIN}/bandwidth", stdin=json.dumps(limited()), env=environ, check=False
+    )
+    assert (outcome.status, outcome.stdout) == (0, ""), outcome
+
+
 def test_gc(host: Host) -> None:
     """[W-G1] The dead of the network go; the living and other networks' stay."""
     results = {}
