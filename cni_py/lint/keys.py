@@ -10,6 +10,7 @@ import msgspec
 from cni_py.spec.addresses import IP, decode_hook
 from cni_py.spec.config import alternatives, element_type, struct_type
 from cni_py.spec.descriptions import in_words
+from cni_py.spec.foreign_keys import is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _KINDS = {"object": "an object", "array": "a list", "string": "a string", "number": "a number"}
 _KINDS |= {"bool": "true or false", "null": "null", "unknown": "no JSON"}
-# Of whoever writes and runs it: a runtime's, or a remark. Plugins never look at them.
-_FOREIGN = ("_", "$", "#", "/", "x-", "comment")
 _ALIKE = 0.75
 _SHOWN = 40
 
@@ -65,7 +64,7 @@ def check_names(notes: Notes, node: Node, names: Collection[str], whose: str) ->
 
 
 def _unknown(notes: Notes, offset: int, key: str, names: Collection[str], whose: str) -> None:
-    if key.lower().startswith(_FOREIGN) or "/" in key or "." in key or not key:
+    if is_foreign(key) or not key:
         return
     folded = {one.lower(): one for one in names}
     alike = get_close_matches(key.lower().replace("_", "").replace("-", ""), folded, 1, _ALIKE)

@@ -24,6 +24,8 @@ _LIST_KEYS = (
     "disableCheck",
     "disableGC",
     "loadOnlyInlinedPlugins",
+    # podman's labels and options of the network.
+    "args",
     "plugins",
 )
 _MOST_PLUGINS = 100

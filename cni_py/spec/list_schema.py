@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from . import versions
+from . import foreign_keys, versions
 from .config import IpamType, field_types
 from .schema import DIALECT, config_schema
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from .config import PluginConfig
 
-# Keys of other readers, and remarks.
-_FOREIGN = "^([_$#/]|x-|comment)|[./]"
 _OF_THE_NETWORK = ("name", "cniVersion")
 _PROTOCOL = ("ipam", "args", "runtimeConfig", "prevResult")
 _TEXTS = {
@@ -27,6 +25,7 @@ _TEXTS = {
     "disableCheck": "Runtimes do without CHECK.",
     "disableGC": "Runtimes do without GC.",
     "loadOnlyInlinedPlugins": "Runtimes take no plugins from the folder beside the file.",
+    "args": "A runtime's notes, such as podman's labels of the network; plugins do not get them.",
     "plugins": "The plugins, in the order in which ADD runs them.",
 }
 
@@ -61,7 +60,7 @@ def list_schema(
         "type": "object",
         "properties": network | _list_properties(),
         "required": ["name", "plugins"],
-        "patternProperties": {_FOREIGN: True},
+        "patternProperties": {foreign_keys.PATTERN: True},
         "additionalProperties": False,
     }
     definitions["single"] = {
@@ -85,7 +84,7 @@ def _definitions(name: str, config: type[PluginConfig]) -> dict[str, Any]:
     text = json.dumps(config_schema(name, config)["$defs"])
     found = json.loads(text.replace("#/$defs/", f"#/$defs/{name}."))
     for one in found.values():
-        one["patternProperties"] = {_FOREIGN: True}
+        one["patternProperties"] = {foreign_keys.PATTERN: True}
         one["additionalProperties"] = False
     return {f"{name}.{key}": one for key, one in found.items()}
 
@@ -145,6 +144,7 @@ def _list_properties() -> dict[str, Any]:
         "disableCheck": flag,
         "disableGC": flag,
         "loadOnlyInlinedPlugins": flag,
+        "args": {"type": "object"},
         "plugins": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/plugin"}},
     }
     return {key: one | {"description": _TEXTS[key]} for key, one in types.items()}
