@@ -69,6 +69,8 @@ EXECUTABLES: Mapping[str, Executable] = {
 _STDIN, _STDOUT, _STDERR = range(3)
 _CLOSED = -1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# The release of the reference plugins whose keys and files these have (docs/compatibility.md).
+_REFERENCE_VERSION = "1.9.1"
 _COERCED_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
 _INDENT = 4
 _CHUNK_BYTES = 64 * 1024
@@ -192,7 +194,10 @@ def interrupted(number: int, _frame: FrameType | None) -> None:
 def _about(name: str) -> int:
     """What the executable is, for a person who runs it (O-02)."""
     listed = ", ".join(EXECUTABLES[name].versions)
-    text = f"CNI plugin {name} v{__version__}\nCNI protocol versions supported: {listed}\n"
+    # nerdctl reads this line of firewall's as a semantic version: docs/decisions/0040-versions.md.
+    own = __version__.replace("+", ".")
+    text = f"CNI {name} plugin v{_REFERENCE_VERSION}+cni-py.{own}\n"
+    text += f"CNI protocol versions supported: {listed}\n"
     os.write(_STDERR, text.encode())
     return 0
 

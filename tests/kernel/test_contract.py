@@ -160,7 +160,7 @@ def test_without_a_command(idle: Host, plugin: str) -> None:
         outcome = idle.run(f"{BIN}/{plugin}", env=env)
         assert outcome.stdout == ""
         first, second = outcome.stderr.splitlines()
-        assert first.startswith(f"CNI plugin {plugin} v")
+        assert first.startswith(f"CNI {plugin} plugin v1.9.1+cni-py.")
         assert second == f"CNI protocol versions supported: {', '.join(versions_of(plugin))}"
         assert outcome.stderr.endswith("\n")
 
