@@ -60,3 +60,23 @@ def test_port_that_is_taken(host: Host, podman: Podman) -> None:
     deadline = time.monotonic() + 10
     while leaks(host):
         assert time.monotonic() < deadline, leaks(host)
+
+
+def test_reload_and_restart(host: Host, podman: Podman) -> None:
+    """`podman network create` and `reload` (for rules that somebody flushed), and a restart."""
+    podman("network", "create", "--label", "project=shop", "shop")
+    written = host.run("sh", "-c", "cat /etc/cni/net.d/shop.conflist").stdout
+    assert "podman_labels" in written
+    podman.run("web", "httpd", "-f", "-h", "/www", network="shop", publish=["8080:80"])
+    address = podman.address("web", "shop")
+    host.run("nft", "flush", "ruleset")
+    podman("network", "reload", "web")
+    assert podman.address("web", "shop") == address
+    assert page(host, "127.0.0.1", 8080) == PAGE
+    podman("restart", "--time", "0", "web")
+    assert page(host, "127.0.0.1", 8080) == PAGE
+    podman.remove("web")
+    podman("network", "rm", "shop")
+    deadline = time.monotonic() + 10
+    while leaks(host):
+        assert time.monotonic() < deadline, leaks(host)
