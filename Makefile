@@ -13,13 +13,14 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm lint bin bench faults flood fuzz model schema pages docs clean
+.PHONY: help demo test test-vm test-packages lint bin dist deb bench faults flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
 	@echo 'make test      lint, the site and every test; without root what can run in a user namespace'
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
+	@echo 'make dist      the sdist, and wheels for x86-64 and arm64: dist/'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
@@ -43,6 +44,10 @@ test-vm: bin
 	@$(PYTHON) -m compileall -q cni_py tests
 	@tests/vm/run-in-vm -- env PYTHONSAFEPATH=1 $(VENV)/bin/python -m pytest tests/kernel tests/faults tests/commands -m vm -n 0 \
 	  --served in-process -o timeout=900
+
+dist: $(VENV)/dependencies
+	@tests/tools/setup dist
+	@release/dist dist
 
 bench: bin
 	@tests/tools/setup bench
@@ -72,7 +77,7 @@ lint: $(VENV)/installed
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports >.import-linter.log || { cat .import-linter.log; exit 1; }
 	@shellcheck -x tests/tools/setup tests/tools/run-tests tests/tools/build-cnitool tests/tools/fetch-containerd \
-	  tests/vm/run-in-vm tests/vm/in-guest .ci/run
+	  tests/vm/run-in-vm tests/vm/in-guest release/dist .ci/run
 
 bin: $(VENV)/installed
 	@$(VENV)/bin/cni-py install bin >/dev/null

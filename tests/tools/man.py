@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import click
 from click_man.man import ManPage
 
-from cni_py import __version__
 from cni_py.cli import main as program
 from fixtures.host import ROOT
 
@@ -46,9 +45,8 @@ def _contexts(context: click.Context) -> Iterator[click.Context]:
 def _page(context: click.Context) -> str:
     command = context.command
     page = ManPage(context.command_path)
-    page.version = __version__
-    # The same page every day.
-    page.date = ""
+    # The same page every day, and in every version.
+    page.version = page.date = ""
     page.short_help = _escaped(command.get_short_help_str(limit=300))
     page.synopsis = " ".join(_escaped(one) for one in command.collect_usage_pieces(context))
     page.description = _description(command.help or "")
