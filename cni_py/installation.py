@@ -25,16 +25,19 @@ _FOLDER_MARK = b"@cni-py executables@"
 _FOLDER_BYTES = 512
 
 
-def install_executables(folder: Path) -> list[Path]:
+def install_executables(folder: Path, *, launcher_only: bool = False) -> list[Path]:
     """Write every plugin's executable into `folder`, each replaced atomically.
 
     A compiled launcher gets the plugins' names, and the Python executables go into a folder beside
-    it, for when no server listens; without a launcher they get the names themselves.
-    Returns the plugins' files. Raises OSError, and ValueError for an interpreter or a folder that
-    cannot be named where it has to be.
+    it, for when no server listens; without a launcher they get the names themselves. With
+    `launcher_only` there are none behind the launcher: for a node without Python, whose server is
+    in a container. Returns the plugins' files. Raises OSError, and ValueError for an interpreter or
+    a folder that cannot be named where it has to be, or for want of a launcher.
     """
     folder = folder.absolute()
     launcher = launcher_program()
+    if launcher_only:
+        return _install_launcher_only(folder, launcher)
     python_folder = folder if launcher is None else folder / _PYTHON_FOLDER
     python_folder.mkdir(parents=True, exist_ok=True)
     sources = sorted(_sources().iterdir())
@@ -42,8 +45,23 @@ def install_executables(folder: Path) -> list[Path]:
     installed = [_install_script(one, python_folder) for one in scripts]
     if launcher is None:
         return installed
-    program = _launcher_for(launcher, python_folder)
+    program = _launcher_for(launcher, os.fsencode(python_folder))
     return [_replace(folder / one.name, program) for one in scripts]
+
+
+def _install_launcher_only(folder: Path, launcher: Path | None) -> list[Path]:
+    if launcher is None:
+        raise ValueError("this cni-py was built without the launcher: it needs a C compiler")
+    folder.mkdir(parents=True, exist_ok=True)
+    program = _launcher_for(launcher, b"")
+    installed = [_replace(folder / name, program) for name in EXECUTABLES]
+    behind = folder / _PYTHON_FOLDER
+    for path in (behind / name for name in EXECUTABLES):
+        if is_ours(str(path)):
+            path.unlink(missing_ok=True)
+    if behind.is_dir() and not any(behind.iterdir()):
+        behind.rmdir()
+    return installed
 
 
 def uninstall_executables(folder: Path) -> list[Path]:
@@ -100,14 +118,16 @@ def _install_script(source: Path, folder: Path) -> Path:
     return _replace(folder / source.name, text.encode())
 
 
-def _launcher_for(launcher: Path, folder: Path) -> bytes:
-    """The launcher with the folder written into it, and the mark of our executables at its end."""
-    name = os.fsencode(folder)
-    if len(name) >= _FOLDER_BYTES:
-        raise ValueError(f"{folder} is too long a path for the launcher")
+def _launcher_for(launcher: Path, folder: bytes) -> bytes:
+    """The launcher with the folder written into it, and the mark of our executables at its end.
+
+    Without a folder it has no Python executables to go to.
+    """
+    if len(folder) >= _FOLDER_BYTES:
+        raise ValueError(f"{os.fsdecode(folder)} is too long a path for the launcher")
     program = launcher.read_bytes()
     start = program.index(_FOLDER_MARK)
-    field = name.ljust(_FOLDER_BYTES, b"\0")
+    field = folder.ljust(_FOLDER_BYTES, b"\0")
     return program[:start] + field + program[start + _FOLDER_BYTES :] + b"\n" + MARKER + b"\n"
 
 

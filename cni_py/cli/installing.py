@@ -13,12 +13,24 @@ from .output import json_option, print_paths
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument(
+    "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("/opt/cni/bin")
+)
+@click.option(
+    "--launcher-only",
+    is_flag=True,
+    help="No Python executables behind the launcher: the server is in a container.",
+)
 @json_option
-def install(folder: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
-    """Write one executable a plugin into FOLDER, such as /opt/cni/bin."""
+def install(
+    folder: Path,
+    launcher_only: bool,  # noqa: FBT001 - click passes options by name
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Write one executable a plugin into FOLDER (/opt/cni/bin)."""
     try:
-        print_paths(install_executables(folder), as_json=as_json)
+        paths = install_executables(folder, launcher_only=launcher_only)
+        print_paths(paths, as_json=as_json)
     except ValueError as error:
         raise Failed(str(error)) from None
 

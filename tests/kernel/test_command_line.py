@@ -11,6 +11,8 @@ from fixtures.configs import l3
 from fixtures.host import BIN, Host
 from fixtures.server import CNI_PY
 
+SOCKET = "/run/cni-py/cni.sock"
+
 
 def test_install_elsewhere(host: Host, tmp_path: Path) -> None:
     """The executables work from any folder, and a second installation replaces the first."""
@@ -23,6 +25,20 @@ def test_install_elsewhere(host: Host, tmp_path: Path) -> None:
     outcome = host.run(str(tmp_path / "opt" / "bridge"), stdin=json.dumps(l3()), env=env)
     assert outcome.json["ips"][0]["address"] == "10.1.2.2/24"
     host.delete("bridge", l3(), container)
+
+
+def test_launcher_only(host: Host) -> None:
+    """There is no Python behind them: without a server they refuse; what was there before goes."""
+    folder = "/opt/cni/bin"
+    host.run(CNI_PY, "install", folder)
+    installed = host.run(CNI_PY, "install", "--launcher-only", "--json").json
+    assert installed == [f"{folder}/{name}" for name in EXECUTABLES]
+    assert host.run("ls", "-A", folder).stdout.split() == sorted(EXECUTABLES)
+    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": folder, "CNI_PY_SOCKET": "/run/nobody.sock"}
+    outcome = host.run(f"{folder}/bridge", stdin=json.dumps(l3()), env=env, check=False)
+    assert (outcome.status, outcome.json["code"]) == (1, 50)
+    host.serve()
+    host.run(f"{folder}/bridge", stdin=json.dumps(l3()), env=env | {"CNI_PY_SOCKET": SOCKET})
 
 
 def test_install_where_it_cannot(host: Host) -> None:
