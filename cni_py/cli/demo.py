@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
+
+from cni_py.installation.package import conf
 
 from .group import Failed
 from .output import console, json_option, need_root, print_json
@@ -25,7 +26,7 @@ from .output import console, json_option, need_root, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_EXECUTABLES = Path("/opt/cni/bin")
+_EXECUTABLES = "/opt/cni/bin"
 _CONFLIST = "10-bridge.conflist"
 _COMMANDS = ("ip", "mount", "nsenter")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,13 +90,14 @@ def demo(*, as_json: bool) -> None:
     missing = [one for one in _COMMANDS if shutil.which(one) is None]
     if missing:
         raise Failed(f"not installed: {', '.join(missing)} (packages iproute2, mount, util-linux)")
-    conflist = example(_CONFLIST).read_text()
+    conflist = (conf() / _CONFLIST).read_text()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    from cni_py.installation import install_executables
+    from cni_py.installation import Installation, Root, executables, install
     from cni_py.kernel.throwaway import become_throwaway_host
 
     become_throwaway_host()
-    install_executables(_EXECUTABLES)
+    files = tuple(executables(_EXECUTABLES, Root()))
+    install(Installation(_EXECUTABLES, Root(), files))
     show = _silent if as_json else _printer()
     steps = []
     left: tuple[str, ...] = ()
@@ -107,16 +109,6 @@ def demo(*, as_json: bool) -> None:
         print_json(Demonstration(tuple(steps), left))
     if left:
         raise Failed("the containers have left something behind: this is a defect of cni-py")
-
-
-def example(name: str) -> Path:
-    """An example as it comes with the package, or beside it in a checkout."""
-    spec = find_spec("cni_py")
-    assert spec is not None
-    assert spec.origin is not None
-    package = Path(spec.origin).resolve().parent
-    installed = package / "conf"
-    return (installed if installed.is_dir() else package.parent / "conf") / name
 
 
 def _walk(text: str) -> Iterator[tuple[Step, tuple[str, ...]]]:
@@ -175,10 +167,10 @@ def _call(conflist: dict[str, Any], verb: str, container: _Container, result: An
         "CNI_CONTAINERID": container.id,
         "CNI_NETNS": container.netns,
         "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(_EXECUTABLES),
+        "CNI_PATH": _EXECUTABLES,
     }
     text = json.dumps(config)
-    done = _run(str(_EXECUTABLES / plugin["type"]), check=False, input=text, env=environ)
+    done = _run(f"{_EXECUTABLES}/{plugin['type']}", check=False, input=text, env=environ)
     if done.returncode != 0:
         error = json.loads(done.stdout)
         details = f" ({error['details']})" if error.get("details") else ""
