@@ -26,7 +26,7 @@ pytestmark = pytest.mark.root
 
 SERVER = ("httpd", "-f", "-h", "/www")
 WEB = Port(8080, 80)
-# How many pods are started at once, and how many addresses a node has for them in Kubernetes.
+# How many pods are started at once: decision 39 has what a hundred take.
 PODS = int(os.environ.get("KUBELET_PODS", "20"))
 # Bridge alone: the cheapest network that gives a pod all it needs.
 PLAIN = example("10-bridge.conflist")
@@ -48,6 +48,7 @@ def newest(host: Host, image: Path) -> Iterator[Node]:
         yield started
 
 
+@pytest.mark.warm
 def test_pod_with_a_port_and_limits(host: Host, image: Path) -> None:
     """A hostPort from outside and by localhost, both families, bandwidth in both directions."""
     with node(host, image, example("12-full.conflist")) as whole:
