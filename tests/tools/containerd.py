@@ -7,8 +7,8 @@
         containerd.exec("web", "ip", "address")
         containerd.remove("web")
 
-Run as a program with --self-test it shows, in namespaces of its own and with Debian's reference
-plugins, that all of this works here.
+`PYTHONPATH=tests python -m tools.containerd --self-test` shows, in namespaces of
+its own and with Debian's reference plugins, that all of this works here.
 
 What the host needs, and `start` provides where the host does not have it yet. Every mount is made
 inside the host's mount namespace:
