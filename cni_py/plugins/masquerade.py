@@ -41,7 +41,7 @@ from . import flushed, records, veth
 from .interface import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni_py.kernel.nftables import Nftables
     from cni_py.spec.addresses import Cidr
@@ -58,7 +58,8 @@ _MULTICAST = {4: ip_interface("224.0.0.0/4"), 6: ip_interface("ff00::/8")}
 _CHAIN_DIGITS = 16
 _IPTABLES_CHAIN_BYTES = 28
 _OWNER = re.compile(r'comment "(?P<label>(?P<key>(?P<network>[0-9a-f]{16}-)[0-9a-f]{16})[^"]*)"')
-_REFERENCE_TABLE, _REFERENCE_CHAIN = "cni_plugins_masquerade", "masq_checks"
+_REFERENCE = {"family": INET.family, "table": "cni_plugins_masquerade"}
+_REFERENCE_CHAIN = "masq_checks"
 
 
 class Record(records.Owned, frozen=True, kw_only=True):
@@ -161,18 +162,37 @@ def _tear_down(
 
 
 def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
-    """Whether every address is masqueraded. Raises CniError naming the first that is not."""
+    """Whether every address is masqueraded. Raises CniError naming the first that is not.
+
+    `backend` is the configuration's of now: the record says what ADD has used, and without one it
+    may have been the reference plugin, by either.
+    """
+    record = RECORDS.load(attachment)
+    if record is not None:
+        backend = record.backend
     for one in addresses:
-        if backend == NFTABLES:
-            listing = _element(nftables(), one)
-            there = is_of(listing, attachment.key)
-        else:
-            chain = _iptables_chain(attachment)
-            jumps = iptables.rules(one.version, "nat", "POSTROUTING") or []
-            there = any(f"-s {one.ip}/" in line and f"-j {chain}" in line for line in jumps)
+        there = _is_there(attachment, one, backend)
+        if not there and record is None:
+            there = _is_the_references(attachment, one)
         if not there:
             msg = f"masquerading of {one.ip} differs"
             raise CniError(Code.INTERNAL, msg, f"expected a rule of {backend}, found none")
+
+
+def _is_there(attachment: Attachment, address: Cidr, backend: str) -> bool:
+    if backend == NFTABLES:
+        return is_of(_element(nftables(), address), attachment.key)
+    chain = _iptables_chain(attachment)
+    jumps = iptables.rules(address.version, "nat", "POSTROUTING") or []
+    return any(f"-s {address.ip}/" in line and f"-j {chain}" in line for line in jumps)
+
+
+def _is_the_references(attachment: Attachment, address: Cidr) -> bool:
+    """Whether the reference masquerades the address, by one of its own backends."""
+    if iptables.available(address.version) and _is_there(attachment, address, IPTABLES):
+        return True
+    nft = nftables_if_installed()
+    return nft is not None and any(_reference_rules(nft, attachment))
 
 
 def restored() -> tuple[list[Command], dict[tuple[int, str], list[str]]]:
@@ -392,13 +412,18 @@ def _elements(nft: Nftables, version: int) -> list[tuple[str, str]]:
 
 def _delete_reference_rules(nft: Nftables, attachment: Attachment) -> None:
     """The reference plugin's own nftables rules: one a container, with the same label (2.13)."""
-    where = {"family": INET.family, "table": _REFERENCE_TABLE}
-    command = {"list": {"chain": {**where, "name": _REFERENCE_CHAIN}}}
+    for handle in list(_reference_rules(nft, attachment)):
+        rule = {**_REFERENCE, "chain": _REFERENCE_CHAIN, "handle": handle}
+        nft.apply("delete the reference plugin's rule", {"delete": {"rule": rule}})
+
+
+def _reference_rules(nft: Nftables, attachment: Attachment) -> Iterator[int]:
+    """The handles of the attachment's rules by the reference plugin."""
+    command = {"list": {"chain": {**_REFERENCE, "name": _REFERENCE_CHAIN}}}
     for item in nft.listed("list the reference plugin's rules", command) or ():
         rule = item.get("rule", {})
         if rule.get("comment", "").startswith(attachment.key):
-            handle = {**where, "chain": _REFERENCE_CHAIN, "handle": rule["handle"]}
-            nft.apply("delete the reference plugin's rule", {"delete": {"rule": handle}})
+            yield rule["handle"]
 
 
 # iptables.

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fixtures.configs import V4, V6, host_local, l2, l3
-from fixtures.host import BIN, Container, Host
+from fixtures.host import BIN, Container, Host, refusal
 from fixtures.leaks import leaks
+from fixtures.reference import reference
 
 REFERENCE = "/usr/lib/cni"
 # Debian's stable release of the reference speaks no 1.1.0.
@@ -167,6 +168,33 @@ def test_our_check_accepts_the_references(host: Host, name: str) -> None:
     host.path = REFERENCE
     config["prevResult"] = attached(host, config, container)
     host.path = str(BIN)
+    assert host.call("bridge", "CHECK", config, container).status == 0
+    host.delete("bridge", config, container)
+
+
+@pytest.mark.parametrize("backend", [None, "iptables", "nftables"])
+def test_our_check_by_default_accepts_the_references(host: Host, backend: str | None) -> None:
+    """A node that has just been changed over says nothing of a backend, or names another one."""
+    config = CONFIGS["dual stack"] | {"cniVersion": VERSION, "ipMasq": True}
+    config.pop("ipMasqBackend", None)
+    container = host.container("c1", "cid1")
+    theirs = reference(host, "bridge")
+    keys = {"ipMasqBackend": backend} if backend else {}
+    config["prevResult"] = attached(theirs, config | keys, container)
+    assert host.call("bridge", "CHECK", config, container).status == 0
+    host.run("sh", "-c", "nft flush ruleset")
+    outcome = host.call("bridge", "CHECK", config, container)
+    assert "masquerading of 10." in refusal(outcome)["msg"]
+    host.delete("bridge", config, container)
+
+
+def test_our_check_after_a_change_of_the_backend(host: Host) -> None:
+    """Who has changed over takes `iptables` out of the list: CHECK goes by what ADD has used."""
+    config = CONFIGS["dual stack"] | {"cniVersion": VERSION, "ipMasq": True}
+    container = host.container("c1", "cid1")
+    before = config | {"ipMasqBackend": "iptables"}
+    config["prevResult"] = host.add("bridge", before, container)
+    config.pop("ipMasqBackend", None)
     assert host.call("bridge", "CHECK", config, container).status == 0
     host.delete("bridge", config, container)
 
