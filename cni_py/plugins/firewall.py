@@ -115,16 +115,17 @@ def check(call: Call[Config]) -> None:
     """Compare everything that ADD set with what is there. Raises CniError naming the difference."""
     result = _previous(call)
     record = RECORDS.load(call.attachment)
+    is_ours = record is not None
     if record is None:
-        record = _planned(call, result, checked(call))
         # Of the reference plugin's container what it has set is looked for.
+        record = _planned(call, result, _backend_of_the_reference(checked(call)))
         wanted = _addresses(result, call.ifname)
     else:
         wanted = list(record.addresses)
     interface.require_same("addresses", _addresses(result, call.ifname), wanted)
     interface.require_same("ingressPolicy", call.config.ingress_policy or OPEN, record.policy)
     if IPTABLES in (record.backend, record.isolation):
-        firewall_iptables.check(record)
+        firewall_iptables.check(record, is_ours=is_ours)
     if record.uses_nftables:
         firewall_nftables.check(record)
     if record.backend == FIREWALLD:
@@ -224,6 +225,14 @@ def mistakes(call: Call[Config]) -> Iterator[CniError]:
     if not config.firewalld_zone:
         msg, details = "firewalldZone is empty", "it names a zone"
         yield CniError(Code.INVALID_CONFIG, msg, details, key="firewalldZone")
+
+
+def _backend_of_the_reference(backend: str) -> str:
+    """What it has used where the list may have another backend by now: it has no nftables."""
+    if backend == NFTABLES and iptables.available(4):
+        chain = iptables.rules(4, "filter", firewall_iptables.FORWARD)
+        return IPTABLES if chain else backend
+    return backend
 
 
 def _default_backend() -> str:

@@ -45,7 +45,9 @@ _JUMP = f"{_COMMENT.format('rules')} -j {FORWARD}"
 _SHARED = _COMMENT.format("rules (ingressPolicy: same-bridge|isolated)")
 _JUMP_STAGE_1 = f"{_SHARED} -j {STAGE_1}"
 _RETURN = f"{_SHARED} -j RETURN"
-_PUBLISHED = f"-m conntrack --ctstate DNAT {_SHARED} -j RETURN"
+# What leads to published ports, which the reference does not look after.
+_TO_PUBLISHED = "-m conntrack --ctstate DNAT"
+_PUBLISHED = f"{_TO_PUBLISHED} {_SHARED} -j RETURN"
 # A `+` at the end would stand for any characters.
 _PLAIN_IFNAME = re.compile(r"[A-Za-z0-9_.:@-]+")
 
@@ -100,18 +102,25 @@ def forget_addresses(addresses: Sequence[str], versions: Iterable[int]) -> None:
             _changed(version, what, partial(_deletions, {FORWARD: own}))
 
 
-def check(record: Record) -> None:
-    """Whether all rules are there. Raises CniError naming the first that is not."""
+def check(record: Record, *, is_ours: bool) -> None:
+    """Whether all rules are there. Raises CniError naming the first that is not.
+
+    Of the reference's container there are none of those that only ours has.
+    """
     for version in record.versions:
         have = iptables.chains(version, _TABLE)
         for chain, rules in _expected(record, version).items():
-            for rule in rules:
+            for rule in rules if is_ours else filter(_is_the_references, rules):
                 if rule not in have.get(chain, ()):
                     raise differs(f"chain {chain}", rule, "no such rule")
         jumps = have.get("FORWARD", [])
         both = record.backend == record.isolation == _NAME
         if both and jumps.index(_JUMP_STAGE_1) > jumps.index(_JUMP):
             raise differs("chain FORWARD", f"{STAGE_1} before {FORWARD}", "the other way round")
+
+
+def _is_the_references(rule: str) -> bool:
+    return _TO_PUBLISHED not in rule
 
 
 def restoring(listed: Sequence[Record], version: int) -> list[str]:
@@ -127,7 +136,7 @@ def _of_address(address: str) -> tuple[str, str, str]:
     return (
         f"-d {full} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         f"-s {full} -j ACCEPT",
-        f"-d {full} -m conntrack --ctstate DNAT -j ACCEPT",
+        f"-d {full} {_TO_PUBLISHED} -j ACCEPT",
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.firewalls import attach, blocked, elements, firewall, network
+from fixtures.host import refusal
 from fixtures.reference import reference
 
 if TYPE_CHECKING:
@@ -55,6 +56,21 @@ def test_reference_checks_and_deletes_ours(host: Host, policy: str) -> None:
     gc = config | {"cni.dev/valid-attachments": []}
     assert host.call("firewall", "GC", gc).status == 0
     assert not any("10.1.1.2" in one for one in host.iptables("filter"))
+
+
+@every_policy
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_our_check_accepts_the_references(host: Host, policy: str, backend: str) -> None:
+    """Also where the list has another backend by now; and it says what is not there."""
+    theirs = reference(host, "firewall")
+    container = host.container("c1")
+    config = chained(host, container, policy)
+    assert theirs.call("firewall", "ADD", config, container).status == 0
+    config["backend"] = backend
+    assert host.call("firewall", "CHECK", config, container).status == 0
+    host.run("iptables", "-F", "CNI-FORWARD")
+    assert refusal(host.call("firewall", "CHECK", config, container))["msg"]
+    host.delete("firewall", config, container)
 
 
 @every_policy
