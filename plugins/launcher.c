@@ -1,14 +1,21 @@
 /*
  * The launcher: installed under every plugin's name, it hands the call to the warm server.
  *
- * One message on a SOCK_SEQPACKET socket carries the plugin's name, the environment, and as file
- * descriptors: standard input, output and error, the caller's own network namespace, its working
- * directory, and the namespace at CNI_NETNS. The server's answers are one letter and its arguments:
+ * One message on a SOCK_SEQPACKET socket carries the plugin's name, the number of the caller's mount
+ * namespace, the environment, and as file descriptors: standard input, output and error, the
+ * caller's own network namespace, its working directory, the namespace at CNI_NETNS, and its root
+ * folder. Version 1 of the message has neither root nor mount namespace. The server's answers are
+ * one letter and its arguments:
  *
  *     A          the call has begun
  *     W          a document is about to be written to standard output
  *     X status   the call has ended
  *     E text     the server refuses: text is the document to print, the status is 1
+ *     V low high the server knows these versions of the message, and not the one that it got
+ *     N text     this server cannot serve this caller: text says why
+ *
+ * A server that knows version 1 alone answers any other with an E that says so. What is sent then is
+ * the newest that both know: docs/decisions/0037-callers-roots.md.
  *
  * Signals that ask this process to end are passed on as `S number`; the end of this process closes
  * the socket, which the server takes for the same. Where nobody listens, or the server goes away
@@ -50,6 +57,17 @@
 #define IO_FAILURE 5
 #define TRY_AGAIN_LATER 11
 #define PLUGIN_NOT_AVAILABLE 50
+/* The versions of the message that this launcher can send. */
+#ifndef OLDEST_MESSAGE
+#define OLDEST_MESSAGE 1
+#endif
+#ifndef NEWEST_MESSAGE
+#define NEWEST_MESSAGE 2
+#endif
+/* How long a call waits for a server that is being replaced, where nobody else can serve it. */
+#define WAIT_SECONDS 10
+#define MAX_WAIT_SECONDS 600
+#define WAIT_PAUSE_NANOSECONDS (20 * 1000 * 1000)
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -62,14 +80,36 @@
 #define MAX_INPUT_BYTES (16L * 1024 * 1024)
 
 /* What `await_end` and `serve` say of a call that has no exit status. */
-enum { NOT_BEGUN = -1, ENDED_WITHOUT_ANSWER = -2 };
+enum {
+    NOT_BEGUN = -1,
+    ENDED_WITHOUT_ANSWER = -2,
+    /* The server wants another version of the message. */
+    OTHER_VERSION = -3,
+    /* There is none that both know. */
+    NO_COMMON_VERSION = -4,
+    /* The server is there, and this caller is none of those that it can serve. */
+    NOT_SERVED = -5,
+    /* The message has no room for the call, or whoever listens is not to be trusted. */
+    UNSUITABLE = -6
+};
 
-enum { FD_STDIN, FD_STDOUT, FD_STDERR, FD_OWN_NETNS, FD_CWD, FD_CONTAINER_NETNS, FD_COUNT };
+enum {
+    FD_STDIN,
+    FD_STDOUT,
+    FD_STDERR,
+    FD_OWN_NETNS,
+    FD_CWD,
+    FD_CONTAINER_NETNS,
+    FD_ROOT,
+    FD_COUNT
+};
 
 static const char default_socket[] = "/run/cni-py/cni.sock";
 static const char state_folder[] = "/run/cni-py";
 static const char deferred_folder[] = "/run/cni-py/deferred";
-static const char magic[4] = {'C', 'N', 'I', '1'};
+static const char magic[3] = {'C', 'N', 'I'};
+/* How the answer of a server begins that knows version 1 alone. */
+static const char not_understood[] = "the call was not understood";
 static const char deferred_magic[5] = {'C', 'N', 'I', 'D', '1'};
 
 /* 512 bytes that `cni-py install` finds by their beginning and fills with a folder's path. */
@@ -78,6 +118,10 @@ static volatile char executables[512] = "@cni-py executables@";
 static volatile sig_atomic_t pending_signal;
 /* Whether a signal has been passed on. */
 static bool interrupted;
+/* The versions that the server has named. */
+static int server_oldest, server_newest;
+/* Why it does not serve this caller. */
+static char not_served[512];
 
 extern char **environ;
 
@@ -151,15 +195,15 @@ static bool is_trusted(int server)
 }
 
 /*
- * A connected socket; -1 where nobody listens that may serve the call, -2 where somebody does and
- * does not answer.
+ * A connected socket; -1 where nobody listens, -2 where somebody does and does not answer, -3 where
+ * it is somebody who may not serve the call.
  */
 static int connect_server(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t length = strlen(path);
     if (length >= sizeof address.sun_path)
-        return -1;
+        return -3;
     memcpy(address.sun_path, path, length + 1);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -175,7 +219,7 @@ static int connect_server(const char *path)
     }
     if (!is_trusted(fd)) {
         close(fd);
-        return -1;
+        return -3;
     }
     return fd;
 }
@@ -223,8 +267,22 @@ static bool append_environment(struct call *call)
     return true;
 }
 
+static bool append_number(struct call *call, uint64_t number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, number);
+    return append(call, text);
+}
+
+/* The number of this process's mount namespace; 0 where it cannot be seen. */
+static uint64_t mount_namespace(void)
+{
+    struct stat status;
+    return stat("/proc/self/ns/mnt", &status) == 0 ? status.st_ino : 0;
+}
+
 /* Prepares the call before the server is bothered; false where it does not fit. */
-static bool prepare_call(struct call *call, const char *name, const int streams[3])
+static bool prepare_call(struct call *call, const char *name, const int streams[3], int version)
 {
     call->count = 0;
     const char *netns = getenv("CNI_NETNS");
@@ -235,6 +293,7 @@ static bool prepare_call(struct call *call, const char *name, const int streams[
         [FD_OWN_NETNS] = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC),
         [FD_CWD] = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC),
         [FD_CONTAINER_NETNS] = -1,
+        [FD_ROOT] = version < 2 ? -1 : open("/", O_PATH | O_DIRECTORY | O_CLOEXEC),
     };
     if (netns != NULL && netns[0] != '\0')
         fds[FD_CONTAINER_NETNS] = open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -248,8 +307,11 @@ static bool prepare_call(struct call *call, const char *name, const int streams[
     }
     memcpy(call->message, magic, sizeof magic);
     call->length = sizeof magic;
+    call->message[call->length++] = (char)('0' + version);
     call->message[call->length++] = (char)mask;
-    return append(call, name) && append_environment(call);
+    if (!append(call, name) || (version >= 2 && !append_number(call, mount_namespace())))
+        return false;
+    return append_environment(call);
 }
 
 /* Sends the call; false where it cannot be sent, and then nothing has been. */
@@ -301,8 +363,34 @@ static time_t seconds(void)
     return now.tv_sec;
 }
 
-/* Waits for the end of the call: its exit status, NOT_BEGUN or ENDED_WITHOUT_ANSWER. */
-static int await_end(int server)
+/* Keeps what the server says against this caller, as text that JSON takes as it is. */
+static void note_refusal(const char *text, size_t length)
+{
+    size_t kept = length < sizeof not_served - 1 ? length : sizeof not_served - 1;
+    for (size_t i = 0; i < kept; i++) {
+        bool plain = text[i] >= ' ' && text[i] <= '~' && text[i] != '"' && text[i] != '\\';
+        not_served[i] = plain ? text[i] : '?';
+    }
+    not_served[kept] = '\0';
+}
+
+/* Whether the server refuses this version of the message, and which ones it knows. */
+static bool wants_another(const char *answer, size_t length, int version)
+{
+    if (answer[0] == 'V' && length == 3) {
+        server_oldest = (unsigned char)answer[1];
+        server_newest = (unsigned char)answer[2];
+        return true;
+    }
+    if (answer[0] != 'E' || version == 1 ||
+        memmem(answer, length, not_understood, sizeof not_understood - 1) == NULL)
+        return false;
+    server_oldest = server_newest = 1;
+    return true;
+}
+
+/* Waits for the end of the call: its exit status, or what there is instead of one. */
+static int await_end(int server, int version)
 {
     static char answer[MAX_ANSWER_BYTES];
     bool begun = false, writing = false;
@@ -331,6 +419,8 @@ static int await_end(int server)
             continue;
         if (length <= 0)
             break;
+        if (!begun && wants_another(answer, (size_t)length, version))
+            return OTHER_VERSION;
         if (answer[0] == 'A') {
             begun = true;
         } else if (answer[0] == 'W') {
@@ -340,6 +430,9 @@ static int await_end(int server)
         } else if (answer[0] == 'E') {
             write_all(STDOUT_FILENO, answer + 1, (size_t)length - 1);
             return 1;
+        } else if (answer[0] == 'N' && !begun) {
+            note_refusal(answer + 1, (size_t)length - 1);
+            return NOT_SERVED;
         }
     }
     if (!begun)
@@ -348,12 +441,12 @@ static int await_end(int server)
     return writing ? 1 : ENDED_WITHOUT_ANSWER;
 }
 
-/* Hands the call over and waits: its exit status, NOT_BEGUN or ENDED_WITHOUT_ANSWER. */
-static int serve(const char *name, const char *path, const int streams[3], int held)
+/* Hands the call over in one version of the message, and waits for its end. */
+static int serve_as(int version, const char *name, const char *path, const int streams[3], int held)
 {
-    if (!prepare_call(&this_call, name, streams)) {
+    if (!prepare_call(&this_call, name, streams, version)) {
         close_call(&this_call, held);
-        return NOT_BEGUN;
+        return UNSUITABLE;
     }
     int server = connect_server(path);
     if (server < 0)
@@ -362,7 +455,7 @@ static int serve(const char *name, const char *path, const int streams[3], int h
         return refuse(TRY_AGAIN_LATER, "the cni-py server is too busy to take the call",
                       "its queue was full for 10 seconds");
     if (server < 0)
-        return NOT_BEGUN;
+        return server == -3 ? UNSUITABLE : NOT_BEGUN;
 
     struct sigaction noted = {.sa_handler = note_signal};
     sigset_t ending;
@@ -377,9 +470,74 @@ static int serve(const char *name, const char *path, const int streams[3], int h
     bool sent = send_call(server, &this_call);
     /* A namespace lives as long as it is open here: it is the worker's now. */
     close_call(&this_call, held);
-    int status = sent ? await_end(server) : NOT_BEGUN;
+    int status = sent ? await_end(server, version) : NOT_BEGUN;
     close(server);
     sigprocmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
+/* The newest version below `refused` that the server has named too; 0 where there is none. */
+static int next_version(int refused)
+{
+    int version = server_newest < refused ? server_newest : refused - 1;
+    return version >= server_oldest && version >= OLDEST_MESSAGE ? version : 0;
+}
+
+/* Hands the call over and waits: its exit status, or what there is instead of one. */
+static int serve(const char *name, const char *path, const int streams[3], int held)
+{
+    int version = NEWEST_MESSAGE;
+    for (;;) {
+        int status = serve_as(version, name, path, streams, held);
+        if (status != OTHER_VERSION)
+            return status;
+        /* Each turn has a lower version. */
+        version = next_version(version);
+        if (version == 0)
+            return NO_COMMON_VERSION;
+    }
+}
+
+/* Whether the folder of the socket is there: then a server has been, and may be again. */
+static bool has_folder(const char *path)
+{
+    char folder[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    const char *slash = strrchr(path, '/');
+    size_t length = slash == NULL ? 0 : (size_t)(slash - path);
+    struct stat status;
+    if (length == 0 || length >= sizeof folder)
+        return false;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    return stat(folder, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+static time_t seconds_to_wait(void)
+{
+    const char *given = getenv("CNI_PY_WAIT_SECONDS");
+    char *end;
+    if (given == NULL || *given == '\0')
+        return WAIT_SECONDS;
+    long wanted = strtol(given, &end, 10);
+    return *end != '\0' || wanted < 0 || wanted > MAX_WAIT_SECONDS ? WAIT_SECONDS : wanted;
+}
+
+/*
+ * Tries until somebody listens: a server that is being replaced, or that has just crashed, is there
+ * again within seconds, and nobody else can serve the call.
+ */
+static int serve_later(const char *name, const char *path, const int streams[3])
+{
+    const struct timespec pause = {.tv_nsec = WAIT_PAUSE_NANOSECONDS};
+    time_t end = seconds() + seconds_to_wait();
+    int status = NOT_BEGUN;
+    while (status == NOT_BEGUN && has_folder(path) && seconds() < end) {
+        nanosleep(&pause, NULL);
+        /* One that came during a try, before its call had begun. */
+        if (pending_signal != 0)
+            return NOT_BEGUN;
+        status = serve(name, path, streams, -1);
+    }
     return status;
 }
 
@@ -473,13 +631,6 @@ static uint64_t enter_container(void)
     return entered ? netns_cookie() : 0;
 }
 
-static bool append_number(struct call *call, uint64_t number)
-{
-    char text[24];
-    snprintf(text, sizeof text, "%" PRIu64, number);
-    return append(call, text);
-}
-
 static bool append_boot(struct call *call)
 {
     char text[64] = "";
@@ -499,13 +650,13 @@ static bool append_boot(struct call *call)
 static bool prepare_deferred(struct call *call, const char *name, long size)
 {
     char cwd[PATH_MAX];
-    struct stat mounts;
-    if (getcwd(cwd, sizeof cwd) == NULL || stat("/proc/self/ns/mnt", &mounts) < 0)
+    uint64_t mounts = mount_namespace();
+    if (getcwd(cwd, sizeof cwd) == NULL || mounts == 0)
         return false;
     memcpy(call->message, deferred_magic, sizeof deferred_magic);
     call->length = sizeof deferred_magic;
     return append(call, name) && append_boot(call) && append_number(call, netns_cookie()) &&
-           append_number(call, mounts.st_ino) && append_number(call, enter_container()) &&
+           append_number(call, mounts) && append_number(call, enter_container()) &&
            append(call, cwd) && append_number(call, (uint64_t)size) &&
            append_environment(call) && append(call, "");
 }
@@ -565,20 +716,40 @@ static bool defer(const char *name, int held)
     return done;
 }
 
-/* What a call comes to that no server serves. `held` is a DEL's input, or -1. */
-static int run_here(const char *name, char **argv, int held)
+/* Says why nobody has carried the call out. */
+static int give_up(int status)
 {
-    if (held >= 0 && (lseek(held, 0, SEEK_SET) < 0 || dup2(held, STDIN_FILENO) < 0))
-        return refuse(TRY_AGAIN_LATER, "the call's input cannot be read again", strerror(errno));
-    bool has_none = execute_python(name, argv);
-    if (held < 0 || !has_none)
+    char details[160];
+    switch (status) {
+    case ENDED_WITHOUT_ANSWER:
+        return refuse(TRY_AGAIN_LATER, "the cni-py server ended during the call",
+                      "what the call had begun is taken back by the next DEL or GC");
+    case NOT_SERVED:
+        return refuse(TRY_AGAIN_LATER, "the cni-py server cannot serve this caller", not_served);
+    case NO_COMMON_VERSION:
+        snprintf(details, sizeof details,
+                 "it knows versions %d to %d of the call, the launcher %d to %d: "
+                 "install both from one release",
+                 server_oldest, server_newest, OLDEST_MESSAGE, NEWEST_MESSAGE);
+        return refuse(TRY_AGAIN_LATER, "the cni-py server and the launcher are too far apart",
+                      details);
+    default:
         return refuse_without_server("start it, or install the Python executables on this host");
-    if (!defer(name, held))
-        return refuse_without_server("and DEL cannot be deferred to /run/cni-py/deferred, which may "
-                                     "be full; start it, or install the Python executables");
-    static const char told[] = "cni-py: no server is listening: DEL is deferred until one is\n";
-    (void)!write(STDERR_FILENO, told, sizeof told - 1);
-    return 0;
+    }
+}
+
+/* What a DEL comes to that nobody can carry out now. */
+static int put_off(const char *name, int held, int status)
+{
+    if (defer(name, held)) {
+        static const char told[] = "cni-py: no server serves this: DEL is deferred until one does\n";
+        (void)!write(STDERR_FILENO, told, sizeof told - 1);
+        return 0;
+    }
+    if (status != NOT_BEGUN)
+        return give_up(status);
+    return refuse_without_server("and DEL cannot be deferred to /run/cni-py/deferred, which may "
+                                 "be full; start it, or install the Python executables");
 }
 
 int main(int argc, char **argv)
@@ -593,8 +764,10 @@ int main(int argc, char **argv)
     if (path == NULL)
         path = default_socket;
     /* A runtime gives no arguments: with some it is a person's command, such as `dhcp daemon`. */
-    if (argc > 1 || path[0] == '\0')
-        return run_here(name, argv, -1);
+    if (argc > 1 || path[0] == '\0') {
+        execute_python(name, argv);
+        return give_up(NOT_BEGUN);
+    }
 
     int held = -1;
     if (is_verb("DEL") && streams[STDIN_FILENO] >= 0)
@@ -612,10 +785,15 @@ int main(int argc, char **argv)
         lseek(held, 0, SEEK_SET);
         status = serve(name, path, streams, held);
     }
-    if (status == NOT_BEGUN)
-        return run_here(name, argv, held);
-    if (status == ENDED_WITHOUT_ANSWER)
-        return refuse(TRY_AGAIN_LATER, "the cni-py server ended during the call",
-                      "what the call had begun is taken back by the next DEL or GC");
-    return status;
+    if (status >= 0 || status == ENDED_WITHOUT_ANSWER)
+        return status >= 0 ? status : give_up(status);
+
+    if (held >= 0 && (lseek(held, 0, SEEK_SET) < 0 || dup2(held, STDIN_FILENO) < 0))
+        return refuse(TRY_AGAIN_LATER, "the call's input cannot be read again", strerror(errno));
+    bool has_python = !execute_python(name, argv);
+    if (held >= 0 && !has_python)
+        return put_off(name, held, status);
+    if (status == NOT_BEGUN && held < 0 && !has_python)
+        status = serve_later(name, path, streams);
+    return status >= 0 ? status : give_up(status);
 }

@@ -40,9 +40,13 @@ def host() -> Iterator[Host]:
     try:
         if Host.mode == "warm":
             host.serve("--idle-workers", "1", forked=True)
+        elif Host.mode == "elsewhere":
+            host.serve_elsewhere("--idle-workers", "1")
         yield host
         host.delete_all()
         assert leaks(host) == []
+        if Host.mode == "elsewhere" and host.server is not None:
+            assert [one for one in host.server.lines if "elsewhere" in one] == []
     finally:
         host.close()
 

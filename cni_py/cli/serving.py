@@ -43,6 +43,12 @@ from .output import json_option, print_json
     is_flag=True,
     help="Make the rules of live containers again when somebody has flushed them.",
 )
+@click.option(
+    "--host-root",
+    type=click.Path(path_type=Path),
+    help="/proc/PID/root of a process of the host, for a server in a container: deferred DELs are "
+    "carried out and rules restored there.",
+)
 def serve(
     path: Path,
     metrics_socket: Path,
@@ -51,6 +57,7 @@ def serve(
     calls_per_worker: int,
     call_seconds: float,
     restore_rules: bool,  # noqa: FBT001 - click passes options by name
+    host_root: Path | None,
 ) -> None:
     """Serve the plugins' calls from processes that are forked ahead with everything loaded."""
     from cni_py.server.start import start
@@ -61,6 +68,7 @@ def serve(
         calls_per_worker=calls_per_worker,
         call_seconds=call_seconds,
         restore_rules=restore_rules,
+        host_root=host_root,
     )
     try:
         start(path, metrics_socket, settings)

@@ -11,7 +11,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import netns, state_files, sysctl
+from . import netns, roots, state_files, sysctl
 from .errors import kernel_error
 from .lock import take_lock
 from .own_folders import require_own
@@ -25,7 +25,6 @@ _MAGIC = b"CNID1"
 _FIELDS = 7
 _NAME = re.compile(r"[0-9]{20}-[0-9a-f]{16}")
 _HASH_DIGITS = 16
-_MOUNTS = "/proc/self/ns/mnt"
 _FNV_OFFSET, _FNV_PRIME, _FNV_MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 
 
@@ -48,7 +47,7 @@ class Deferred(NamedTuple):
             return ""
         if self.own and self.own != netns.cookie():
             return "it was called in another network namespace"
-        if self.mounts != os.stat(_MOUNTS).st_ino:
+        if self.mounts != roots.mounts():
             return "it was called in another mount namespace"
         return ""
 

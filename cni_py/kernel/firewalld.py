@@ -174,9 +174,8 @@ def reloads() -> Reloads | None:
 
 
 def preload() -> None:
-    """Load the library where it will be needed."""
-    if _bus_listens():
-        import_module("jeepney.io.blocking")
+    """Load the library: whether there is a bus, each caller's root has its own answer."""
+    import_module("jeepney.io.blocking")
 
 
 def _bus_listens() -> bool:

@@ -14,7 +14,7 @@ import time
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING
 
-from . import inheriting, interruption
+from . import inheriting, interruption, roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +37,11 @@ def run(
     seconds: float | None = None,
     cancel: int | None = None,
     most: int,
+    own_program: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program with `stdin`; `most` bytes of each of its streams are collected.
+
+    `own_program` is one that comes with this process, and lies in its own root (`roots`).
 
     What is more on stderr is dropped; more on stdout is EFBIG. Raises OSError when it cannot be
     started, TimeoutExpired after `seconds`, CancelledError once the descriptor `cancel`
@@ -52,6 +55,7 @@ def run(
         stderr=subprocess.PIPE,
         env=environ,
         pass_fds=inheriting.descriptors,
+        preexec_fn=roots.go_home if own_program and roots.is_away() else None,  # noqa: PLW1509 - no threads
     )
     with process:
         try:

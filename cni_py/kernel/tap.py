@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import processes
 from .errors import KernelError, kernel_error
+from .inheriting import inheriting
 from .links import RTM_GETLINK
 from .netlink import Netlink, Request, attribute, attributes
 
@@ -44,16 +45,16 @@ _EXEC_LABEL = "/proc/thread-self/attr/exec"
 _MOST_BYTES = 4096
 _CHILD_SECONDS = 30.0
 
-# Carries out the given ioctls, and prints the number of the first that failed and its errno.
+# Carries out the given ioctls on a descriptor, and prints the number of the first that failed and
+# its errno.
 _CARRY_OUT = """
-import fcntl, os, sys
+import fcntl, sys
 step = 0
 try:
-    fd = os.open(sys.argv[1], os.O_RDWR)
     for step, text in enumerate(sys.argv[2:], 1):
         request, argument = text.split("=")
         argument = bytes.fromhex(argument[1:]) if argument[0] == "x" else int(argument)
-        fcntl.ioctl(fd, int(request), argument)
+        fcntl.ioctl(int(sys.argv[1]), int(request), argument)
 except OSError as error:
     print(step, error.errno)
 """
@@ -186,20 +187,25 @@ def _exec_label(context: str) -> Iterator[None]:
 
 
 def _carry_out(ioctls: list[tuple[str, int, bytes | int]]) -> None:
-    """Have a new process open the device and send it the ioctls. Raises KernelError."""
+    """Have a new process send the device the ioctls. Raises KernelError."""
     arguments = [f"{request}={_as_text(argument)}" for _, request, argument in ioctls]
-    command = [sys.executable, "-IS", "-c", _CARRY_OUT, DEVICE, *arguments]
     what = f"{ioctls[0][0]} in a process of its own"
+    fd = _open()
+    command = [sys.executable, "-IS", "-c", _CARRY_OUT, str(fd), *arguments]
     try:
-        done = processes.run(command, b"", seconds=_CHILD_SECONDS, most=_MOST_BYTES)
+        with inheriting(fd):
+            done = processes.run(
+                command, b"", seconds=_CHILD_SECONDS, most=_MOST_BYTES, own_program=True
+            )
     except OSError as error:
         raise kernel_error(what, error) from error
     except subprocess.TimeoutExpired as error:
         raise KernelError(what, errno.ETIMEDOUT) from error
+    finally:
+        os.close(fd)
     if done.stdout:
         step, number = map(int, done.stdout.split())
-        failed = ioctls[step - 1][0] if step else f"open {DEVICE}"
-        raise KernelError(failed, number, "in a process of its own")
+        raise KernelError(ioctls[step - 1][0], number, "in a process of its own")
     if done.returncode:
         raise KernelError(what, errno.EIO, done.stderr.decode(errors="replace").strip())
 

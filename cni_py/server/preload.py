@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 # CPython 3.11 specialises a function after some eight calls, a loop after as many turns.
 _REHEARSALS = 16
 
+# What only some calls need, and then at once; a caller's root has no modules of this server's.
+_LATER = (
+    "cni_py.dhcp.store",
+    "cni_py.kernel.deferred",
+    "cni_py.kernel.messages",
+    "cni_py.spec.collection",
+    "copy",
+    "dataclasses",
+    "encodings.idna",
+    "heapq",
+    "traceback",
+)
+
 _MEMORY = "/dev/shm"  # noqa: S108 - the folder made there has a name nobody can guess
 
 _ENVIRON = {
@@ -68,8 +81,8 @@ def load() -> None:
     """Load all plugins and go through the motions until the code is specialised."""
     for executable in skel.EXECUTABLES.values():
         import_module(executable.module)
-    # What only some calls need, and then at once.
-    import_module("cni_py.kernel.messages")
+    for name in _LATER:
+        import_module(name)
     firewalld.preload()
     for _ in range(_REHEARSALS):
         rehearse()

@@ -8,6 +8,7 @@ after one that did not end well.
 from __future__ import annotations
 
 import array
+import fcntl
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from cni_py.kernel import roots
 from cni_py.kernel.nftables import forget_contexts
 from cni_py.kernel.sockets import may_call
 from cni_py.spec.errors import Code
@@ -43,6 +45,7 @@ _IDLE_CONNECTION_SECONDS = 10.0
 # An undoing may wait 30 s for a lock.
 _KILL_AFTER_SECONDS = 60.0
 _CHANNEL_FD = 3
+_HOST_ROOT_FD = 4
 _METRICS_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 _FORK_EVERY_SECONDS = 0.01
@@ -75,6 +78,7 @@ class Server:
     metrics_socket: socket.socket | None
     settings: Settings
     own_paths: tuple[Path, ...] = ()
+    host_root: roots.Root | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
@@ -284,7 +288,9 @@ class Server:
             _log({"event": "fork failed", "error": str(error)})
             return False
         if pid == 0:
-            _become_worker(childs, self.settings.calls_per_worker, rehearse=rehearse)
+            _become_worker(
+                childs, self.settings.calls_per_worker, self.host_root, rehearse=rehearse
+            )
         childs.close()
         one = _Worker(pid, own)
         self._idle.append(one)
@@ -439,7 +445,8 @@ class Server:
 
     def _watch_rules(self) -> None:
         """Begin by restoring: they may have been flushed while nobody watched."""
-        self._watch = watch = Watch()
+        with roots.inside(self.host_root):
+            self._watch = watch = Watch()
         watch.note()
         for source in watch.sources:
             self._register(source.file, partial(self._hear_of_rules, source))
@@ -462,7 +469,7 @@ class Server:
             _log({"event": "fork failed", "error": str(error)})
             return
         if pid == 0:
-            _become_restorer()
+            _become_restorer(self.host_root)
         self._unwatched.add(pid)
 
     # Metrics.
@@ -516,21 +523,31 @@ class Server:
         self._selector.register(file, selectors.EVENT_READ, action)
 
 
-def _become_worker(channel: socket.socket, calls: int, *, rehearse: bool) -> NoReturn:
-    """In the child: nothing of the server's stays but the channel."""
+def _become_worker(
+    channel: socket.socket, calls: int, host_root: roots.Root | None, *, rehearse: bool
+) -> NoReturn:
+    """In the child: nothing of the server's stays but the channel, and the host's root."""
     try:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         forget_contexts()
-        os.dup2(channel.fileno(), _CHANNEL_FD, inheritable=False)
-        os.closerange(_CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
-        worker.serve_calls(socket.socket(fileno=_CHANNEL_FD), calls, rehearse=rehearse)
+        given = channel.fileno()
+        if host_root is not None:
+            # Out of the way of the channel's place, which it may have.
+            given = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, _HOST_ROOT_FD + 1)
+            os.dup2(host_root.fd, _HOST_ROOT_FD, inheritable=False)
+            host_root = host_root._replace(fd=_HOST_ROOT_FD)
+        os.dup2(given, _CHANNEL_FD, inheritable=False)
+        kept = _CHANNEL_FD if host_root is None else _HOST_ROOT_FD
+        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        own = socket.socket(fileno=_CHANNEL_FD)
+        worker.serve_calls(own, calls, host_root, rehearse=rehearse)
     finally:
         os._exit(1)
 
 
-def _become_restorer() -> NoReturn:
+def _become_restorer(host_root: roots.Root | None) -> NoReturn:
     """In the child: make the rules of live containers again, and tell."""
     try:
         signal.set_wakeup_fd(-1)
@@ -539,7 +556,8 @@ def _become_restorer() -> NoReturn:
         forget_contexts()
         from cni_py.plugins.restoring import restore
 
-        _log({"event": "rules restored", **msgspec.to_builtins(restore())})
+        with roots.inside(host_root):
+            _log({"event": "rules restored", **msgspec.to_builtins(restore())})
     finally:
         os._exit(0)
 

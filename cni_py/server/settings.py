@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     max_idle_connections: int = 1024
     call_seconds: float = 300.0
     restore_rules: bool = False
+    host_root: Path | None = None
 
 
 def fetch(path: Path) -> str:

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from cni_py.kernel import roots
 from cni_py.kernel.sockets import listen, passed_sockets
 
 from . import sockets
@@ -38,7 +39,9 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
         calls = listen(path, socket.SOCK_SEQPACKET)
         metrics = listen(metrics_path, socket.SOCK_STREAM)
         own = True
-    if not Server(calls, metrics, settings, (path, metrics_path) if own else ()).run():
+    # Once: who is root there, and what is mounted, is the process's affair for as long as it lives.
+    host_root = None if settings.host_root is None else roots.of_process(settings.host_root)
+    if not Server(calls, metrics, settings, (path, metrics_path) if own else (), host_root).run():
         return
     # Another one that comes before the new program listens to signals changes nothing.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -6,6 +6,7 @@ After a call that ended well the process is as it was before; after any other it
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import gc
 import json
@@ -14,15 +15,17 @@ import signal
 import socket
 import sys
 import time
+from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from cni_py import skel
-from cni_py.kernel import interruption, netns, sockets, steps
+from cni_py.kernel import interruption, netns, roots, sockets, steps
+from cni_py.kernel.errors import KernelError
 from cni_py.kernel.nftables import forget_contexts
 from cni_py.spec.environment import VERBS
-from cni_py.spec.errors import Code
+from cni_py.spec.errors import CniError, Code
 
 from . import handover, preload
 
@@ -46,7 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker tells the server of its call; code -1 is success.
 
     `again`: the worker waits for another call. `deferred` names a DEL that a launcher had written
-    down, and `error` is why that is to be tried again.
+    down, and `error` is why that is to be tried again. `elsewhere` is why a caller was not served.
     """
 
     plugin: str = ""
@@ -59,13 +62,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traceparent: str = ""
     deferred: str = ""
     error: str = ""
+    elsewhere: str = ""
     again: bool = False
 
 
-def serve_calls(channel: socket.socket, limit: int, *, rehearse: bool) -> NoReturn:
+def serve_calls(
+    channel: socket.socket, limit: int, host_root: roots.Root | None, *, rehearse: bool
+) -> NoReturn:
     """Serve the calls whose connections come on `channel`, at most `limit`; end the process.
 
-    `rehearse` where no call is waiting yet.
+    `host_root` is where deferred DELs are carried out; `rehearse` where no call is waiting yet.
     """
     status = 1
     try:
@@ -73,7 +79,7 @@ def serve_calls(channel: socket.socket, limit: int, *, rehearse: bool) -> NoRetu
         if rehearse:
             preload.rehearse()
             steps.take()
-        home = _Home()
+        home = _Home(host_root)
         for number in range(1, limit + 1):
             given, last = _receive(channel), number == limit
             if given is None:
@@ -91,14 +97,49 @@ def serve_calls(channel: socket.socket, limit: int, *, rehearse: bool) -> NoRetu
 
 
 class _Home:
-    """What the process is between calls: in the server's namespace, with its environment."""
+    """What the process is between calls: in the server's root and namespace, its environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, host_root: roots.Root | None) -> None:
+        self._host_root = host_root
+        self._root = roots.own_identity()
+        self._finders = list(sys.meta_path)
         self._netns = os.open(netns.OWN, os.O_RDONLY | os.O_CLOEXEC)
         self._stderr = os.dup(_STDERR)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._environ = dict(os.environ)
         self.identity = netns.own_identity()
+
+    def visit(self, call: Handover, connection: socket.socket) -> str:
+        """Be where the caller's paths lead to his files; why that cannot be, `""` if it can.
+
+        A launcher of the release before sends no root: such a caller has to see this process's.
+        """
+        if call.root < 0:
+            same = sockets.sees_the_same_files(connection)
+            return "" if same else "the caller has another root, and its launcher does not send it"
+        try:
+            if roots.identity(call.root) != self._root:
+                self._enter(roots.Root(call.root, call.mounts))
+                # In a pid namespace beside or below this one, its /proc does not show this process.
+                os.stat(netns.OWN)
+        except (OSError, CniError) as error:
+            self._leave()
+            return f"the caller has another root: {_reason(error)}"
+        return ""
+
+    def visit_host(self) -> None:
+        """Be where the host's files are, for what has no caller. Raises KernelError."""
+        if self._host_root is not None:
+            self._enter(self._host_root)
+
+    def _enter(self, root: roots.Root) -> None:
+        roots.enter(root)
+        # A module that is not loaded yet would be the caller's, or none.
+        sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+
+    def _leave(self) -> None:
+        roots.leave()
+        sys.meta_path[:] = self._finders
 
     def let_go(self, call: Handover) -> None:
         """Close what is the caller's before it hears of the end.
@@ -111,14 +152,16 @@ class _Home:
         for fd in call.descriptors:
             os.close(fd)
         netns.forget_provided()
+        # Mounts cannot be taken down while somebody works in them.
+        self._leave()
 
     def come_back(self) -> None:
         """Be what the process was before the call."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._leave()
         netns.enter_for_good(self._netns)
         # A namespace that is gone can give its inode to another one.
         forget_contexts(keep=self.identity)
-        os.chdir("/")
         os.environ.clear()
         os.environ.update(self._environ)
 
@@ -141,6 +184,11 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
     """Serve one call; whether the process can serve another."""
     try:
         call = handover.receive(connection)
+    except handover.OtherVersionError:
+        # The launcher calls again, with one that is among these.
+        _quietly(connection, handover.VERSIONS)
+        connection.close()
+        return _is_told(channel, Report(verb="version", again=not last)) and not last
     except ValueError as error:
         refuse(connection, Code.INVALID_ENVIRONMENT, f"the call was not understood: {error}")
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
@@ -149,13 +197,16 @@ def _serve(connection: socket.socket, channel: socket.socket, home: _Home, *, la
         refuse(connection, Code.INVALID_ENVIRONMENT, f'there is no plugin "{_shown(call.name)}"')
         channel.send(msgspec.json.encode(Report(code=int(Code.INVALID_ENVIRONMENT))))
         return False
-    if not sockets.sees_the_same_files(connection):
+    elsewhere = home.visit(call, connection)
+    if elsewhere:
         # Its executable does the call itself where the server has not begun.
         for fd in call.descriptors:
             os.close(fd)
+        if call.version > 1:
+            _quietly(connection, handover.NOT_SERVED + elsewhere.encode())
         connection.close()
-        channel.send(msgspec.json.encode(Report(plugin=call.name, verb="elsewhere", again=True)))
-        return True
+        told = Report(plugin=call.name, verb="elsewhere", elsewhere=elsewhere, again=not last)
+        return _is_told(channel, told) and not last
     start = time.monotonic()
     connection.send(handover.BEGUN)
     output = _take_over(call, connection)
@@ -189,7 +240,11 @@ def _carry_out(name: str, channel: socket.socket, home: _Home, *, last: bool) ->
     start = time.monotonic()
     interruption.forget()
     signal.signal(signal.SIGTERM, skel.interrupted)
-    carried = skel.carry_out_deferred(name)
+    try:
+        home.visit_host()
+        carried = skel.carry_out_deferred(name)
+    except CniError as error:
+        carried = skel.Carried(error=error)
     again = carried.error is None and not last
     if again:
         home.come_back()
@@ -297,6 +352,14 @@ def _signal_name(number: int) -> str:
 def _verb(text: str) -> str:
     """A verb as metrics are labelled with it: what is none of them must not make a label each."""
     return text if text in VERBS else "other"
+
+
+def _reason(error: OSError | CniError) -> str:
+    """Why another root cannot be acted in, and what would help where that is known."""
+    if isinstance(error, CniError):
+        lacks = isinstance(error, KernelError) and error.errno == errno.EPERM
+        return f"{error.msg}{', the server needs CAP_SYS_CHROOT' if lacks else ''}"
+    return f"its /proc does not show the server ({error.strerror}), it is in another pid namespace"
 
 
 def _shown(text: str) -> str:

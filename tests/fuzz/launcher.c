@@ -45,16 +45,18 @@ enum {
 };
 
 #define MAX_OUTPUT (1 << 17)
+#define NEWEST 2
 
 static uint8_t flags;
 static int server_side = -1;
 static const uint8_t *answers;
 static size_t answers_left;
 static time_t fake_seconds;
-static int opened[16], opened_count, executed;
+static int opened[256], opened_count, executed;
 static char output[MAX_OUTPUT];
 static size_t output_length;
 static bool was_reset, was_sent;
+static int sent_count;
 static void (*handlers[64])(int);
 
 /* The system calls that the launcher makes, as the fuzzer wants them. */
@@ -65,6 +67,9 @@ static int fake_socket(int domain, int type, int protocol)
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -1;
+    /* The last one, where the launcher calls again in another version. */
+    if (server_side >= 0)
+        close(server_side);
     int size = 1 << 20;
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     server_side = pair[1];
@@ -111,7 +116,10 @@ static void check_sent(const struct msghdr *sent)
     if ((flags & STRANGER) == STRANGER)
         abort();
     /* An empty name is the shortest. */
-    if (length < 6 || length > 128 * 1024 || memcmp(message, "CNI1", 4) != 0 || message[length - 1])
+    if (length < 6 || length > 128 * 1024 || memcmp(message, "CNI", 3) != 0 || message[length - 1])
+        abort();
+    /* Each time in a version below the last one. */
+    if (message[3] != '0' + NEWEST - sent_count++)
         abort();
     size_t count = 0;
     if (sent->msg_controllen > 0)
@@ -209,6 +217,14 @@ static int fake_fcntl(int fd, int command)
     return 0;
 }
 
+static int fake_stat(const char *path, struct stat *status)
+{
+    if (strcmp(path, "/proc/self/ns/mnt") == 0)
+        return stat(path, status);
+    errno = ENOENT;
+    return -1;
+}
+
 static int fake_execv(const char *path, char *const *arguments)
 {
     if (path[0] != '/' || arguments[0] == NULL)
@@ -243,6 +259,9 @@ static int fake_sigaction(int number, const struct sigaction *wanted, struct sig
 #define fcntl fake_fcntl
 #define execv fake_execv
 #define clock_gettime fake_clock_gettime
+#define stat(path, status) fake_stat(path, status)
+/* Nothing is waited for where there is no folder of a socket. */
+#define nanosleep(wanted, left) (abort(), -1)
 #define sigaction(number, wanted, before) fake_sigaction(number, wanted, before)
 /* A DEL is neither kept nor deferred here: nothing outside of this process may be written to. */
 #define memfd_create(name, how) (errno = ENOSYS, -1)
@@ -286,6 +305,7 @@ static bool is_own_error(void)
 static void check_end(int status, const uint8_t *said, size_t left)
 {
     bool begun = false, writing = false;
+    int version = NEWEST;
     while (left >= 2) {
         size_t length = (size_t)said[0] | (size_t)said[1] << 8;
         said += 2, left -= 2;
@@ -294,6 +314,28 @@ static void check_end(int status, const uint8_t *said, size_t left)
         size_t received = length < MAX_ANSWER_BYTES ? length : MAX_ANSWER_BYTES;
         if (received == 2 && said[0] == 'X') {
             if (status != said[1] || output_length > 0 || executed > 0)
+                abort();
+            return;
+        }
+        /* Another version is asked for: the launcher has called again with it, or has none. */
+        int lowest = 0, highest = 0;
+        if (!begun && received == 3 && said[0] == 'V')
+            lowest = said[1], highest = said[2];
+        else if (!begun && version > 1 && received > 0 && said[0] == 'E' &&
+                 memmem(said, received, not_understood, sizeof not_understood - 1) != NULL)
+            lowest = highest = 1;
+        if (highest > 0 || (!begun && received == 3 && said[0] == 'V')) {
+            version = highest < version ? highest : version - 1;
+            if (version < lowest || version < 1) {
+                if (status != 1 || !is_own_error())
+                    abort();
+                return;
+            }
+            said += length, left -= length;
+            continue;
+        }
+        if (!begun && received > 0 && said[0] == 'N') {
+            if (status != 1 || !is_own_error())
                 abort();
             return;
         }
@@ -363,7 +405,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char **before = environ;
     environ = variables;
     server_side = -1, fake_seconds = 0, opened_count = executed = 0, output_length = 0;
-    was_reset = was_sent = interrupted = false, pending_signal = 0;
+    was_reset = was_sent = interrupted = false, pending_signal = 0, sent_count = 0;
     memset(&this_call, 0, sizeof this_call);
     char argument[] = "daemon";
     char *argv[] = {name, flags & WITH_ARGUMENTS ? argument : NULL, NULL};

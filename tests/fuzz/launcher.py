@@ -18,6 +18,7 @@ LARGEST_BYTES = 3 * (2 + 0xFFFF) + 3
 
 WORDS = [
     *(b"CNI_PY_SOCKET=", b"CNI_NETNS=/run/netns/c1", b"CNI_COMMAND=STATUS", b"CNI_ARGS=", b"CNI1"),
+    *(b"\3\0V\1\1", b"\3\0V\1\2", b"\3\0V\5\7", b"\2\0N?", b"E{the call was not understood"),
     *(b"\1\0A", b"\1\0W", b"\2\0X\0", b"\2\0X\1", b"\3\0E{}", b"/opt/cni/bin/bridge", b"\0"),
 ]
 _ENVIRONMENT = b"CNI_COMMAND=ADD\0CNI_NETNS=/run/netns/c1\0CNI_ARGS=A=B\0PATH=/bin\0"
@@ -36,6 +37,13 @@ def seeds() -> Iterator[bytes]:
         (refused,),
         (begun, b"X\0\0", b"X", b"?", b"E", b"X\7"),
         (b"E" + b"x" * 5000,),
+        (b"V\1\1", begun, ended),
+        (b"V\5\7",),
+        (b"V\2\2", begun, ended),
+        (b'E{"msg": "the call was not understood"}', begun, ended),
+        (b'E{"msg": "the call was not understood"}', b'E{"msg": "the call was not understood"}'),
+        (b'Nno "way"\0',),
+        (begun, b"V\1\1", b"Nno", ended),
         (),
     )
     for said in dialogues:

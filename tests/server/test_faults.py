@@ -346,7 +346,7 @@ def test_reload_during_a_reload(served: Host, server: Server) -> None:
 
 
 def test_caller_in_another_mount_namespace(served: Host, server: Server) -> None:
-    """Paths lead elsewhere there: the executable does the call, with the caller's files."""
+    """Paths lead elsewhere there: the call is served with the caller's files."""
     container = served.container("c1")
     config = json.dumps(l3())
     served.run("sh", "-c", "cat > /run/config", stdin=config)
@@ -355,6 +355,6 @@ def test_caller_in_another_mount_namespace(served: Host, server: Server) -> None
     outcome = served.run("unshare", "--mount", "sh", "-c", add, env=env)
     assert outcome.stdout.endswith("}net1\n")
     assert served.allocated("net1") == {}
-    server.wait_for(lambda line: line.get("verb") == "elsewhere")
+    server.wait_for(lambda line: line.get("verb") == "ADD")
     served.delete("bridge", l3(), container)
     works(served, "after")

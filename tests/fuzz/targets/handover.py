@@ -16,7 +16,17 @@ from fuzz.target import require_told
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WORDS = ("CNI1", "bridge", "CNI_COMMAND=ADD", "CNI_NETNS=", "PATH=", "=")
+WORDS = (
+    "CNI1",
+    "CNI2",
+    "CNI9",
+    "4026531840",
+    "bridge",
+    "CNI_COMMAND=ADD",
+    "CNI_NETNS=",
+    "PATH=",
+    "=",
+)
 _NULL = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 _MOST_FDS = 253
 
@@ -24,6 +34,10 @@ _MOST_FDS = 253
 def seeds() -> Iterator[bytes]:
     for mask, count in ((0x3F, 6), (0x1F, 5), (0x18, 2), (0, 0), (0x3F, 7)):
         yield bytes((count,)) + b"CNI1" + bytes((mask,)) + b"bridge\0CNI_COMMAND=ADD\0A=\0=B\0"
+    body = b"bridge\x004026531840\0CNI_COMMAND=ADD\0A=B\0"
+    for mask, count in ((0x7F, 7), (0x58, 3), (0xFF, 8)):
+        yield bytes((count,)) + b"CNI2" + bytes((mask,)) + body
+    yield bytes((9,)) + b"CNI9" + bytes((0xFF,)) + body
     yield b"\0" + msgspec.json.encode(worker.Report(plugin="bridge", verb="ADD", code=7))
 
 
@@ -40,6 +54,8 @@ def run(data: bytes) -> None:
         ours.sendmsg([message], rights)
         try:
             call = handover.receive(theirs)
+        except handover.OtherVersionError:
+            assert message[3:4] not in (b"1", b"2")
         except ValueError as error:
             require_told(error)
         else:
