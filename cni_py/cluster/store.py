@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Self
 from .store_errors import TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from types import TracebackType
 
 # Of the keys and values in one transaction. etcd refuses a request above 1.5 MiB by default.
 MOST_BYTES = 1 << 20
-# Conditions, and changes, in one transaction: etcd's `--max-txn-ops`.
-MOST_STEPS = 128
+# Conditions, and changes, in one transaction; etcd's `--max-txn-ops` is twice that.
+MOST_STEPS = 64
 # Seconds that a call may take unless it is said otherwise.
 DEADLINE = 5.0
 # While the store can be reached, a watch yields at least this often, in seconds.
@@ -161,7 +161,8 @@ class Store(ABC):
     ) -> Outcome:
         """Make all changes in one revision, if all conditions hold; else none.
 
-        No key may be changed twice. Raises LeaseLost if the lease of a put is gone, TooLarge.
+        No key may be changed twice, and all puts under a lease have the same one. Raises LeaseLost
+        if that is gone, TooLarge.
         """
         _refuse_excess(conditions, puts, deletes)
         return await self._transact(conditions, puts, deletes, seconds)
@@ -195,7 +196,7 @@ class Store(ABC):
         """End the lease and remove its keys in one revision; one that is gone is no error."""
 
     @abstractmethod
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Every change after a revision of keys that begin with `prefix`, as batches, without end.
 
         `after` is the revision of a Snapshot or of the last Batch of an earlier watch. The watch
@@ -225,6 +226,8 @@ def _refuse_excess(
     changed = [*(put.key for put in puts), *deletes]
     if not all(changed) or len(set(changed)) < len(changed):
         raise ValueError(f"a key is empty or changed twice: {', '.join(sorted(changed))}")
+    if len({put.lease for put in puts} - {0}) > 1:
+        raise ValueError("the puts of one transaction have several leases")
     if max(len(conditions), len(changed)) > MOST_STEPS:
         raise TooLarge(f"more than {MOST_STEPS} conditions or changes at once")
     values = [put.value for put in puts]
