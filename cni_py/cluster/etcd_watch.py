@@ -1,8 +1,9 @@
 """One stream of a watch: from its beginning to whatever ends it.
 
-Events may come in several messages (`fragment`); a revision is held back until it is whole. Only
-the progress that etcd tells of by itself moves the revision: what it tells on request may be ahead
-of events that are still under way (etcd issue 15220, mended in 3.4.26 and 3.5.8).
+Events may come in several messages (`fragment`); a revision is held back until it is whole. etcd is
+not asked for its progress: before 3.4.26 and 3.5.8 its answer may be ahead of events that are under
+way (etcd issue 15220), and newer ones may give none (pull requests 17566, 20229). What it tells of
+by itself, every ten minutes, is in order.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Stream:
         self._progress = progress
         # Events of a revision of which more may come.
         self._held: list[Event] = []
+        self._reading: asyncio.Future[Any] | None = None
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """What the member tells. Raises Unavailable when it has stopped, Compacted, Denied."""
@@ -54,7 +56,8 @@ class Stream:
             # Reached: nothing is new yet.
             yield Batch(self._after)
             while True:
-                yield self._batch(await self._next_or_progress(call))
+                message = await self._next_or_nothing(call, channel)
+                yield Batch(self._after) if message is None else self._batch(message)
         except aio.AioRpcError as error:
             self._connection.leave(self._member)
             raise Unavailable(f"{self._member}: {error.details()}") from None
@@ -62,23 +65,25 @@ class Stream:
             self._connection.refuse_closed(self._member)
             raise error from None
         finally:
+            if self._reading:
+                self._reading.cancel()
             await ended(call)
 
-    async def _next_or_progress(self, call: Any) -> Any:
-        """The next message; if there is none, the answer to being asked for one."""
-        reading = asyncio.ensure_future(call.read())
-        try:
-            done, _ = await asyncio.wait({reading}, timeout=self._progress)
-            if not done:
-                progress = rpc.WatchProgressRequest()
-                await call.write(rpc.WatchRequest(progress_request=progress))
-                done, _ = await asyncio.wait({reading}, timeout=self._progress)
-            if not done:
-                self._connection.leave(self._member)
-                raise Unavailable(f"{self._member}: the watch is silent")
-            return self._message(await reading)
-        finally:
-            reading.cancel()
+    async def _next_or_nothing(self, call: Any, channel: Any) -> Any:
+        """The next message; None if there is none, and the member answers all the same."""
+        self._reading = self._reading or asyncio.ensure_future(call.read())
+        done, _ = await asyncio.wait({self._reading}, timeout=self._progress)
+        if done:
+            read, self._reading = self._reading, None
+            return self._message(await read)
+        # Of what the member itself has: that is no work for the others.
+        request = rpc.RangeRequest(
+            key=self._prefix or b"\0", range_end=range_end(self._prefix), limit=1,
+            count_only=True, serializable=True,
+        )  # fmt: skip
+        metadata, seconds = self._connection.metadata(), min(self._progress, DEADLINE)
+        await rpc.KVStub(channel).Range(request, metadata=metadata, timeout=seconds)
+        return None
 
     async def _next(self, call: Any, seconds: float) -> Any:
         try:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from .store import DEADLINE
 from .store_errors import LeaseLost, StoreError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # A lease is renewed when this part of its time has gone, so two renewals may fail.
 _PART = 1 / 3
+# An attempt takes no longer than that part either, but has this many seconds.
+_LEAST_PATIENCE = 0.5
 # Seconds between attempts after one failed: at first, and at most.
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -49,6 +52,7 @@ class Kept:
         self._store = store
         self._until = float("-inf")
         self._gone = False
+        self._patience = DEADLINE
         self._stirred = asyncio.Event()
 
     @property
@@ -80,7 +84,7 @@ class Kept:
         """Renew once, and say how many seconds the lease has then. Raises StoreError."""
         asked = _now()
         try:
-            ttl = await self._store.renew(self.lease)
+            ttl = await self._store.renew(self.lease, seconds=self._patience)
         except LeaseLost as error:
             self._gone, self.problem = True, str(error)
             raise
@@ -91,6 +95,7 @@ class Kept:
             self._stirred.set()
         self.problem = ""
         self._until = asked + ttl
+        self._patience = min(max(ttl * _PART, _LEAST_PATIENCE), DEADLINE)
         return ttl
 
     async def renew_always(self) -> None:

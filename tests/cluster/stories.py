@@ -8,9 +8,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from cni_py.cluster.store import Batch, Record, Snapshot, Store
+    from cni_py.cluster.store import Batch, Event, Record, Snapshot, Store
 
 _SECONDS = 30
 
@@ -73,3 +73,8 @@ class Story:
             for revision in {one.revision for one in batch.events}
         )
         return (revision for revision, count in counted.items() if count > 1)
+
+
+async def events_of(batches: AsyncIterator[Batch]) -> list[Event]:
+    """All that a watch tells until it ends."""
+    return [event async for batch in batches for event in batch.events]

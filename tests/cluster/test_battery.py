@@ -21,12 +21,7 @@ from cni_py.cluster.store import (
 )
 from cni_py.cluster.store_errors import Compacted, LeaseLost, TooLarge, Unavailable
 
-from .stories import Story
-
-
-async def _events(batches) -> list[object]:
-    """All of a watch that ends."""
-    return [event async for batch in batches for event in batch.events]
+from .stories import Story, events_of
 
 
 def test_a_record_has_a_history_in_numbers(subject):
@@ -315,7 +310,7 @@ def test_a_watch_says_that_its_past_is_gone(subject):
             await subject.compact(new.revision)
             async with aclosing(store.watch(subject.prefix, old.revision)) as batches:
                 with pytest.raises(Compacted, match="history begins at") as caught:
-                    await _events(batches)
+                    await events_of(batches)
                 assert caught.value.after == old.revision
             async with Story(store, subject.prefix, new) as watched:
                 await store.transact([], [Put(subject.prefix + "b", b"")])
