@@ -1,1 +1,1 @@
-"""What the hosts of a cluster agree on, and what each makes of it."""
+"""Across hosts: what the nodes of a cluster agree on, and the ways their containers take."""

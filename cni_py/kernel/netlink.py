@@ -94,13 +94,26 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The socket's descriptor, to be waited for."""
+        return self._socket.fileno()
+
     def submit(self, *requests: Request) -> None:
         """Send all requests in one batch; the kernel carries out each, also after one failed.
 
         Raises KernelError for the first that failed with an errno it does not tolerate.
         """
+        for error in self.outcomes(*requests):
+            if error is not None:
+                raise error
+
+    def outcomes(self, *requests: Request) -> list[KernelError | None]:
+        """The same, with each request's error, None for one that was carried out.
+
+        Raises KernelError where the batch could not be sent at all.
+        """
         if not requests:
-            return
+            return []
         first = self._sequence + 1
         self._send(b"".join(self.encode(one, NLM_F_ACK) for one in requests))
         failed: dict[int, tuple[int, str]] = {}
@@ -111,10 +124,12 @@ class Netlink:
                     continue
                 waiting -= 1
                 failed[sequence - first] = _acknowledgement(flags, body)
-        for index, request in enumerate(requests):
-            number, text = failed[index]
-            if number and number not in request.tolerate:
-                raise KernelError(request.what, number, text)
+        return [
+            KernelError(request.what, *failed[index])
+            if failed[index][0] not in (0, *request.tolerate)
+            else None
+            for index, request in enumerate(requests)
+        ]
 
     def get(self, request: Request) -> bytes | None:
         """The message with the object asked for, None if the kernel says that there is none.
@@ -172,6 +187,25 @@ class Netlink:
                 self._socket.settimeout(None)
             for _, _, _, body in received:
                 yield body
+
+    def pending(self) -> Iterator[bytes]:
+        """What `events` would yield without waiting."""
+        self._socket.settimeout(0)
+        try:
+            while True:
+                try:
+                    received = self._receive()
+                except KernelError as error:
+                    if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                        return
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    yield b""
+                    continue
+                for _, _, _, body in received:
+                    yield body
+        finally:
+            self._socket.settimeout(None)
 
     def _dump_once(self, request: Request) -> tuple[list[bytes], bool]:
         self._send(self.encode(request, NLM_F_DUMP))
