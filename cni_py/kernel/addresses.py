@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .encoding import ADDRESS, encoded
 from .errors import KernelError
+from .links import RTM_SETLINK
 from .netlink import CREATE, Netlink, Request, attribute, attributes
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _BROADCAST_BITS = 31
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _NLMSG_BYTES = 16
 _INFO = struct.Struct("=BBBBI")
+# linux/if_link.h
+_IFLA_AF_SPEC, _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 26, 8, 1
+_LINK = struct.Struct("=BxHiII")
 
 
 class Address(NamedTuple):
@@ -64,6 +68,15 @@ def delete(index: int, name: str, address: Cidr, tolerate: frozenset[int] = froz
     """The request that takes `address` off the link."""
     message = _message(index, address)
     return Request(f"remove address {address} of {name}", RTM_DELADDR, message, tolerate=tolerate)
+
+
+def no_link_local(index: int, name: str) -> Request:
+    """The request that keeps IPv6 from giving a link, which is down, an address of its own."""
+    mode = attribute(_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE]))
+    message = _LINK.pack(0, 0, index, 0, 0)
+    message += attribute(_IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
+    without = frozenset({errno.EAFNOSUPPORT})
+    return Request(f"turn off link-local addresses of {name}", RTM_SETLINK, message, 0, without)
 
 
 def dump(netlink: Netlink, index: int, version: int = 0) -> list[Address]:

@@ -4,7 +4,9 @@ A backend's test module makes a `Lab` of its world, and a class that inherits th
 
     class TestMine(BackendBattery):
         @pytest.fixture
-        def lab(self): ...
+        def lab(self):
+            with contextlib.closing(MyLab()) as lab:
+                yield lab
 """
 
 from __future__ import annotations
@@ -43,9 +45,22 @@ class Lab(ABC):
     # Whether peers have any part in it: one that only sets the node's own route ignores them.
     peers_matter = True
 
+    _made: tuple[Backend, ...] = ()
+
     @abstractmethod
-    def backend(self) -> Backend:
+    def make(self) -> Backend:
         """A new backend, which knows of no earlier one, with the settings of all others."""
+
+    def backend(self) -> Backend:
+        """The same, closed with the lab."""
+        made = self.make()
+        self._made += (made,)
+        return made
+
+    def close(self) -> None:
+        """The end of the test."""
+        for one in self._made:
+            one.close()
 
     @abstractmethod
     def peer(self, number: int) -> Node:

@@ -1,4 +1,4 @@
-"""The stores that the battery is tried on."""
+"""The stores that the battery is tried on, and hosts on an underlay."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from cni_py.cluster.etcd import Etcd
 from cni_py.cluster.sqlite import Sqlite
 from fixtures.etcd import EtcdCluster
+from fixtures.underlay import Underlay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -104,3 +105,13 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
             await store.compact(revision)
 
     return Subject(lambda **options: Sqlite(path, **options), compact_file, 1)
+
+
+@pytest.fixture
+def underlay(request: pytest.FixtureRequest) -> Iterator[Underlay]:
+    """Hosts 1 and 2 on one link and 3 behind a router, or on the links that a parameter says."""
+    underlay = Underlay.start(getattr(request, "param", (1, 1, 2)))
+    try:
+        yield underlay
+    finally:
+        underlay.close()

@@ -1,0 +1,225 @@
+"""What the backends that need nothing but this node's kernel have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from cni_py.kernel.marked_routes import DEFAULT_PRIORITY
+from cni_py.spec.errors import CniError, Code
+
+from . import underlay
+from .backend import Backend, Node, Plan, Step
+from .overlay_kernel import PROTOCOL, OverlayKernel
+from .plan import operations
+from .state import State
+from .vetting import vetted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cni_py.kernel.changes import Change
+    from cni_py.spec.addresses import IP, Network
+
+    from .backend import Report, View
+    from .overlay_kernel import Present
+    from .plan import Operation
+    from .underlay import Chosen, Underlay
+
+_LEAST_MTU = {4: 576, 6: 1280}
+
+
+class Wanted(NamedTuple):
+    """The state that a view asks for, and which peers cannot be served, and why."""
+
+    state: State
+    refused: dict[str, str]
+
+
+class Half(NamedTuple):
+    """A node's part in one family: its subnet, its address of that family, its data."""
+
+    version: int
+    subnet: Network
+    address: IP | None
+    data: object
+
+
+def halves(node: Node) -> Iterator[Half]:
+    """The families that a node has a subnet of."""
+    if node.subnet is not None:
+        yield Half(4, node.subnet, node.said.address, node.said.data)
+    if node.subnet6 is not None:
+        yield Half(6, node.subnet6, node.said.address6, node.said.data6)
+
+
+class KernelBackend(Backend):
+    """A backend in the namespace that it is made in.
+
+    `versions` are the IP versions of the cluster's networks.
+    """
+
+    def __init__(self, chosen: Chosen, versions: frozenset[int]) -> None:
+        """Raises KernelError."""
+        self._chosen = chosen
+        self._versions = versions
+        self._kernel = OverlayKernel()
+        self._watched: frozenset[int] = frozenset()
+        self._networks: tuple[Network, ...] = ()
+
+    @abstractmethod
+    def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
+        """What the kernel should have of ours: a pure function. `peers` are believed."""
+
+    @abstractmethod
+    def overhead(self, version: int) -> int:
+        """The bytes that a packet of that family grows by on its way."""
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._kernel.close()
+
+    def mtu(self) -> int:
+        """Of all families, since a container's interface has one."""
+        return min(self.mtu_of(self.underlay(), version) for version in self._versions)
+
+    def mtu_of(self, under: Underlay, version: int) -> int:
+        """The MTU of what carries a family. Raises CniError 50 where nothing would fit."""
+        mtu = self.underlay_mtu(under) - self.overhead(version)
+        if mtu < _LEAST_MTU[version]:
+            msg = (
+                f"the MTU of {under.link} is {under.mtu}: too small for IPv{version} in {self.name}"
+            )
+            least = _LEAST_MTU[version] + self.overhead(version)
+            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"it needs {least} bytes")
+        return mtu
+
+    def underlay_mtu(self, under: Underlay) -> int:
+        """The underlay's MTU, unless the settings say otherwise."""
+        return under.mtu
+
+    def underlay(self) -> Underlay:
+        """As it is now. Raises CniError 50, KernelError."""
+        return underlay.find(self._kernel.netlink, self._chosen)
+
+    def announced(self, under: Underlay, version: int) -> IP:
+        """The address at which others reach this node. Raises CniError 50 without one."""
+        chosen = self._chosen.public if version == 4 else self._chosen.public6
+        found: IP | None = chosen or (under.address if version == 4 else under.address6)
+        if found is None:
+            msg = f"{under.link} has no IPv{version} address at which other nodes reach this one"
+            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"{under.link} was chosen: {under.why}")
+        return found
+
+    def plan(self, view: View) -> Plan:
+        """See `Backend.plan`."""
+        found, _, plan = self._compared(view)
+        steps = [Step(one.what, partial(self._kernel.carry_out, one)) for one in found]
+        return Plan(steps, plan.refused)
+
+    def _compared(self, view: View) -> tuple[list[Operation], Present, Wanted]:
+        under = self.underlay()
+        present = self._kernel.look()
+        self._watch(view, under, present)
+        peers, refused = vetted(view, self.name)
+        wanted = self.wanted(view, peers, under)
+        blocked = self._blocked(wanted.state, present)
+        if blocked:
+            peers, more = _unblocked(peers, blocked)
+            wanted = self.wanted(view, peers, under)
+            refused |= more
+        self._require_names(wanted.state, present)
+        return (
+            operations(wanted.state, present.state),
+            present,
+            Wanted(wanted.state, refused | wanted.refused),
+        )
+
+    def _blocked(self, wanted: State, present: Present) -> Mapping[Network, str]:
+        """The destinations that somebody else has a route to, which ours cannot stand beside."""
+        missing = {one.destination for one in wanted.routes - present.state.routes}
+        if not missing:
+            return {}
+        return {
+            one.destination: f"somebody else has a route to {one.destination}"
+            for one in self._kernel.routes_of_others()
+            if one.destination in missing
+            and one.priority <= DEFAULT_PRIORITY[one.destination.version]
+        }
+
+    def _require_names(self, wanted: State, present: Present) -> None:
+        for name, device in wanted.devices.items():
+            if name in present.others:
+                msg = f"there is a link {name} that is not cni-py's"
+                details = f"{self.name} needs the name: end what made it, then: ip link del {name}"
+                raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, details) from None
+            if device.mtu < _LEAST_MTU[4]:
+                raise CniError(Code.INTERNAL, f"{name} would have the MTU {device.mtu}")
+
+    def health(self, view: View) -> CniError | None:
+        """See `Backend.health`.
+
+        A peer that is refused is no reason: whoever can write a lease could take all nodes down.
+        """
+        try:
+            found, present, wanted = self._compared(view)
+        except CniError as error:
+            return CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details)
+        for name in wanted.state.devices:
+            there = present.state.devices.get(name)
+            if there is None or not there.up:
+                msg = f"the device {name} is {'missing' if there is None else 'down'}"
+                return CniError(Code.PLUGIN_NOT_AVAILABLE, f"{msg}: no other node is reached")
+        if not found:
+            return None
+        msg = f"not all nodes are reached by {self.name}: {len(found)} changes are outstanding"
+        return CniError(Code.LIMITED_CONNECTIVITY, msg, f"the first one: {found[0].what}")
+
+    def tear_down(self) -> Report:
+        """See `Backend.tear_down`: all that is ours, also of another kernel backend."""
+        found = operations(State(), self._kernel.look().state)
+        return self.carried_out(
+            Plan([Step(one.what, partial(self._kernel.carry_out, one)) for one in found])
+        )
+
+    def _watch(self, view: View, under: Underlay, present: Present) -> None:
+        indices = {self._kernel.index_of(name) for name in present.state.devices}
+        self._watched = frozenset(indices | {under.index})
+        self._networks = tuple(one for one in (view.network, view.network6) if one is not None)
+
+    def concerns(self, change: Change) -> bool:
+        """What is on our links and on the underlay, our routes that go, others' in our networks."""
+        if change.kind == "lost":
+            return True
+        if change.kind in ("link", "address"):
+            return change.link in self._watched
+        if change.kind == "neighbour":
+            # On the underlay they come and go.
+            return change.gone and change.link in self._watched
+        if change.protocol == PROTOCOL:
+            return change.gone
+        destination = change.destination
+        return destination is not None and any(
+            destination.version == one.version and destination.network_address in one
+            for one in self._networks
+        )
+
+
+def _unblocked(
+    peers: list[Node], blocked: Mapping[Network, str]
+) -> tuple[list[Node], dict[str, str]]:
+    """The peers that nobody is in the way of. Raises CniError 50 where it is not about a peer."""
+    refused: dict[str, str] = {}
+    left = []
+    found = set()
+    for peer in peers:
+        theirs = [half.subnet for half in halves(peer) if half.subnet in blocked]
+        found.update(theirs)
+        if theirs:
+            refused[peer.name] = blocked[theirs[0]]
+        else:
+            left.append(peer)
+    for destination in blocked.keys() - found:
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, blocked[destination], "remove that route")
+    return left, refused
