@@ -42,7 +42,7 @@ test: bin lint docs
 
 test-vm: bin
 	@$(PYTHON) -m compileall -q cni_py tests
-	@tests/vm/run-in-vm -- env PYTHONSAFEPATH=1 $(VENV)/bin/python -m pytest tests/kernel tests/faults tests/commands -m vm -n 0 \
+	@tests/vm/run-in-vm -- env PYTHONSAFEPATH=1 $(VENV)/bin/python -m pytest tests/kernel tests/faults tests/commands tests/cluster -m vm -n 0 \
 	  --served in-process -o timeout=900
 
 dist: $(VENV)/dependencies

@@ -150,7 +150,10 @@ class Backend(ABC):
         """
 
     def concerns(self, change: KernelChange) -> bool:
-        """Whether a change in the kernel is a reason to reconcile before its time."""
+        """Whether a change in the kernel is a reason to reconcile before its time.
+
+        The one method that is also called while another one runs, from another thread.
+        """
         del change
         return False
 
@@ -163,14 +166,15 @@ class Backend(ABC):
         return self.carried_out(plan)
 
     def carried_out(self, plan: Plan) -> Report:
-        """Run the steps; after one that fails the others still run."""
+        """Run the steps, also after one that failed. The same failure is told once."""
         done: list[str] = []
-        failed: list[CniError] = []
+        failed: dict[str, CniError] = {}
         for step in plan.steps:
             try:
                 step.run()
-            except (CniError, OSError) as error:
-                failed.append(cni_error_of(error))
+            except (CniError, OSError) as caught:
+                error = cni_error_of(caught)
+                failed.setdefault(str(error), error)
             else:
                 done.append(step.what)
-        return Report(done, failed, plan.refused)
+        return Report(done, list(failed.values()), plan.refused)

@@ -138,7 +138,8 @@ class KernelBackend(Backend):
 
     def _blocked(self, wanted: State, present: Present) -> Mapping[Network, str]:
         """The destinations that somebody else has a route to, which ours cannot stand beside."""
-        missing = {one.destination for one in wanted.routes - present.state.routes}
+        wanting = wanted.routes - present.state.routes
+        missing = {one.destination for one in wanting if one.link}
         if not missing:
             return {}
         return {

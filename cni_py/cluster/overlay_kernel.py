@@ -6,12 +6,14 @@ of protocol 67 (decision 43). Sockets stay in the namespace in which this was ma
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import addresses, ip_tunnels, links, marked_routes, neighbours, vxlan, wireguard
+from cni_py.kernel.errors import KernelError
 from cni_py.kernel.ethtool import Ethtool
-from cni_py.kernel.marked_routes import DEFAULT_PRIORITY, MarkedRoute
+from cni_py.kernel.marked_routes import DEFAULT_PRIORITY, UNICAST, UNREACHABLE, MarkedRoute
 from cni_py.kernel.neighbours import Entry
 from cni_py.kernel.netlink import Netlink
 from cni_py.spec.errors import CniError, Code
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 LABEL = "cni-py: overlay"
 # Not in iproute2's rt_protos, nor one that a routing daemon is known to use.
 PROTOCOL = 67
+
+# Preferred to nothing.
+_LAST_PRIORITY = 2**32 - 1
 
 # The group of a link from its creation until it has its label.
 _UNFINISHED = 0x4F766C79
@@ -88,6 +93,10 @@ class OverlayKernel:
         """The main table's routes that are not ours. Raises KernelError."""
         return [one for one in marked_routes.dump(self.netlink) if one.protocol != PROTOCOL]
 
+    def public_key(self, name: str) -> bytes:
+        """What the kernel computes of a WireGuard device's private key. Raises KernelError."""
+        return self._wireguard.read(self._indices[name]).public
+
     def index_of(self, name: str) -> int:
         """The index of a link when it was last seen, 0 if it was not."""
         return self._indices.get(name, 0)
@@ -110,11 +119,17 @@ class OverlayKernel:
         found = marked_routes.dump(self.netlink, protocol=PROTOCOL)
         # The index says the same of a link that has gone meanwhile.
         self._indices |= {f"#{one.link}": one.link for one in found}
-        return frozenset(
+        through = {
             Route(one.destination, names.get(one.link, f"#{one.link}"), one.gateway, one.onlink)
             for one in found
-            if one.unicast and one.priority == DEFAULT_PRIORITY[one.destination.version]
-        )
+            if one.kind == UNICAST and one.priority == DEFAULT_PRIORITY[one.destination.version]
+        }
+        last = {
+            Route(one.destination, "")
+            for one in found
+            if one.kind == UNREACHABLE and one.priority == _LAST_PRIORITY
+        }
+        return frozenset(through | last)
 
     def _with(self, state: State, link: Link) -> State:
         """The state and what is on one of our links."""
@@ -151,7 +166,7 @@ class OverlayKernel:
         elif isinstance(operation, DeleteDevice):
             links.delete(self.netlink, operation.device.name)
         elif isinstance(operation, ChangeDevice):
-            self._change(operation.device)
+            self._change(operation.device, operation.changed)
         elif isinstance(operation, Address):
             self._address(operation)
         else:
@@ -170,7 +185,13 @@ class OverlayKernel:
             )
         else:
             request = wireguard.create(device.name, mtu=device.mtu, group=_UNFINISHED)
-        self.netlink.submit(request)
+        try:
+            self.netlink.submit(request)
+        except KernelError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            msg = f"this kernel has no devices of the kind {device.kind}"
+            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, str(error)) from error
         link = links.get(self.netlink, device.name)
         if link is None:
             raise CniError(Code.TRY_AGAIN_LATER, f"{device.name} has gone as soon as it was made")
@@ -178,19 +199,24 @@ class OverlayKernel:
         self.netlink.submit(
             addresses.no_link_local(link.ifindex, link.name), links.set_owner(link.name, LABEL)
         )
-
-    def _change(self, device: Device) -> None:
-        changes: list[tuple[str, object]] = [("IFLA_MTU", device.mtu)]
-        if device.mac:
-            changes.append(("IFLA_ADDRESS", device.mac))
         if device.checksums is not None:
             self._ethtool.leave_checksums(device.name, device.checksums)
-        self.netlink.submit(links.change(device.name, *changes))
-        self.netlink.submit(links.set_up(device.name))
+
+    def _change(self, device: Device, changed: tuple[str, ...]) -> None:
+        """Only what differs: a MAC address that is set again takes all neighbours away too."""
+        self._index(device.name)
+        if "mtu" in changed:
+            self.netlink.submit(links.change(device.name, ("IFLA_MTU", device.mtu)))
+        if "mac" in changed and device.mac:
+            self.netlink.submit(links.change(device.name, ("IFLA_ADDRESS", device.mac)))
+        if "checksums" in changed and device.checksums is not None:
+            self._ethtool.leave_checksums(device.name, device.checksums)
+        if "up" in changed:
+            self.netlink.submit(links.set_up(device.name))
 
     def _address(self, operation: Address) -> None:
         name, address = operation.device.name, operation.address
-        index = self._indices[name]
+        index = self._index(name)
         if operation.add:
             flags = addresses.IFA_F_NODAD if address.version == 6 else 0
             request = addresses.add(index, name, address, flags=flags, tolerate=links.PRESENT)
@@ -198,11 +224,15 @@ class OverlayKernel:
             request = addresses.delete(index, name, address)
         self.netlink.submit(request)
 
+    def _index(self, name: str) -> int:
+        if name not in self._indices:
+            # The same words for all that should be on it: they are told once.
+            raise CniError(Code.TRY_AGAIN_LATER, f"there is no link {name}")
+        return self._indices[name]
+
     def _thing(self, operation: Put | Remove) -> None:
-        thing, what = operation.thing, operation.what
-        index = self._indices.get(thing.link)
-        if index is None:
-            raise CniError(Code.TRY_AGAIN_LATER, f"{what}: there is no link {thing.link}")
+        thing = operation.thing
+        index = self._index(thing.link) if thing.link else 0
         if isinstance(thing, (Keys, Tunneled)):
             self._wireguard.submit(_of_wireguard(operation, thing, index))
             return
@@ -237,6 +267,8 @@ def _request(operation: Put | Remove, thing: Thing, index: int) -> Request:
         return (neighbours.forward if add else neighbours.forget)(index, entry, what)
     assert isinstance(thing, Route)
     route = MarkedRoute(thing.destination, index, thing.gateway, thing.onlink, PROTOCOL)
+    if not thing.link:
+        route = route._replace(priority=_LAST_PRIORITY, kind=UNREACHABLE)
     if isinstance(operation, Put):
         return marked_routes.put(route, what, replace=operation.instead_of is not None)
     return marked_routes.remove(route, what)

@@ -27,6 +27,9 @@ class _Keyed(Protocol):
 
 K = TypeVar("K", bound=_Keyed)
 
+# In the order in which they are to be changed.
+_WORDS = {"mtu": "the MTU", "mac": "the MAC address", "checksums": "who makes checksums", "up": ""}
+
 
 @dataclass(frozen=True, slots=True)
 class CreateDevice:
@@ -54,7 +57,7 @@ class DeleteDevice:
 
 @dataclass(frozen=True, slots=True)
 class ChangeDevice:
-    """Change what can be changed of a link; `changed` names it."""
+    """Change what can be changed of a link; `changed` names fields of `Device`."""
 
     device: Device
     changed: tuple[str, ...]
@@ -62,8 +65,8 @@ class ChangeDevice:
     @property
     def what(self) -> str:
         """In words."""
-        of_it = [one for one in self.changed if one != "up"]
-        parts = [f"set {' and '.join(of_it)} of {self.device.name}"] if of_it else []
+        of_it = " and ".join(_WORDS[one] for one in self.changed if one != "up")
+        parts = [f"set {of_it} of {self.device.name}"] if of_it else []
         if "up" in self.changed:
             parts.append(f"set {self.device.name} up")
         return ", ".join(parts)
@@ -124,7 +127,7 @@ def operations(wanted: State, present: State) -> list[Operation]:
         if name in present.devices and not _is_same_link(device, present.devices[name])
     }
     doomed = again | (present.devices.keys() - wanted.devices.keys())
-    there = _without(present, again)
+    there = _without_neighbours(_without(present, again), wanted)
     first: list[Operation] = [DeleteDevice(present.devices[name]) for name in sorted(again)]
     for name in sorted(wanted.devices):
         first += _device(wanted.devices[name], there.devices.get(name))
@@ -163,6 +166,19 @@ def _without(state: State, names: Iterable[str]) -> State:
     )
 
 
+def _without_neighbours(present: State, wanted: State) -> State:
+    """The kernel forgets the neighbours on a link whose MAC address changes, permanent ones too."""
+    changing = {
+        name
+        for name, device in wanted.devices.items()
+        if name in present.devices and present.devices[name].mac != device.mac
+    }
+    if not changing:
+        return present
+    left = frozenset(one for one in present.neighbours if one.link not in changing)
+    return replace(present, neighbours=left)
+
+
 def _device(wanted: Device, present: Device | None) -> Iterator[Operation]:
     """A link is as it should be before it is up, and has its new address before it loses the old.
 
@@ -171,14 +187,9 @@ def _device(wanted: Device, present: Device | None) -> Iterator[Operation]:
     if present is None:
         yield CreateDevice(wanted)
         present = replace(wanted, addresses=frozenset(), up=False)
-    names = {"mtu": "the MTU", "mac": "the MAC address", "checksums": "who makes checksums"}
-    changed = [
-        text for name, text in names.items() if getattr(wanted, name) != getattr(present, name)
-    ]
-    if wanted.up != present.up:
-        changed.append("up")
+    changed = tuple(one for one in _WORDS if getattr(wanted, one) != getattr(present, one))
     if changed:
-        yield ChangeDevice(wanted, tuple(changed))
+        yield ChangeDevice(wanted, changed)
     for address in sorted(wanted.addresses - present.addresses, key=str):
         yield Address(wanted, address, add=True)
     for address in sorted(present.addresses - wanted.addresses, key=str):

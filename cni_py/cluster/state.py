@@ -61,7 +61,10 @@ class Device:
 
 
 class Route(NamedTuple):
-    """A route in the main table, through a link; on the link alone without `gateway`."""
+    """A route in the main table, through a link; on the link alone without `gateway`.
+
+    Without a link it is the last resort: packets are refused that no other route takes.
+    """
 
     destination: Network
     link: str
@@ -69,13 +72,15 @@ class Route(NamedTuple):
     onlink: bool = False
 
     @property
-    def key(self) -> Network:
-        """Two routes to one destination are not wanted."""
-        return self.destination
+    def key(self) -> tuple[Network, bool]:
+        """Two routes to one destination are not wanted, but for a last resort."""
+        return self.destination, bool(self.link)
 
     @property
     def what(self) -> str:
         """In words."""
+        if not self.link:
+            return f"route unreachable {self.destination}"
         via = "" if self.gateway is None else f" via {self.gateway}"
         return f"route {self.destination}{via} dev {self.link}"
 

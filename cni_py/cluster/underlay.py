@@ -66,7 +66,9 @@ def find(netlink: Netlink, chosen: Chosen) -> Underlay:
     on_link = tuple(
         one.destination
         for one in marked_routes.dump(netlink, link=index)
-        if one.gateway is None and one.unicast and not _is_for_links(one.destination)
+        if one.gateway is None
+        and one.kind == marked_routes.UNICAST
+        and not _is_for_links(one.destination)
     )
     found4, found6 = (_address(every.get(index, []), version, wanted) for version in (4, 6))
     return Underlay(

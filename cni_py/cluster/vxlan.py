@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha512
-from ipaddress import ip_interface
+from ipaddress import IPv6Address, ip_interface
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
@@ -125,7 +125,8 @@ class VxlanBackend(KernelBackend):
                 if self._settings.directrouting and under.reaches_directly(half.address):
                     routes.add(Route(half.subnet, under.link, half.address))
                     continue
-                mac, end = _mac_of(half), half.subnet.network_address
+                mac = _mac_of(half)
+                end = half.subnet.network_address if half.version == 4 else _link_local(mac)
                 hosts[name, mac] = half.address
                 forwardings.add(Forwarding(name, mac, half.address))
                 neighbours.add(Neighbour(name, end, mac))
@@ -190,6 +191,17 @@ def _mac_of(half: Half) -> str:
     data = half.data
     mac = data.get("VtepMAC") if isinstance(data, dict) else None
     return mac.lower() if isinstance(mac, str) else ""
+
+
+def _link_local(mac: str) -> IPv6Address:
+    """The address that a device with that MAC address would give itself (RFC 4291, appendix A).
+
+    As a gateway it is taken wherever other routes lead, while the kernel refuses one inside the
+    subnet as long as another route leads there, over another device or to all of fd00::/8, say.
+    """
+    octets = bytes.fromhex(mac.replace(":", ""))
+    start = bytes([octets[0] ^ _LOCAL, *octets[1:3]])
+    return IPv6Address(b"\xfe\x80" + bytes(6) + start + b"\xff\xfe" + octets[3:])
 
 
 def _is_multicast(mac: str) -> bool:

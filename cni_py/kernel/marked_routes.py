@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 # Which preference a route has that names none (IP6_RT_PRIO_USER).
 DEFAULT_PRIORITY = {4: 0, 6: 1024}
 
-_UNICAST, _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 1, 0, 253, 255
+# linux/rtnetlink.h: a route that leads on, and one that is refused.
+UNICAST, UNREACHABLE = 1, 7
+
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _ONLINK, _CLONED = 0x4, 0x200
 _DST, _OIF, _GATEWAY, _PRIORITY, _TABLE = 1, 4, 5, 6, 15
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -36,7 +39,7 @@ _GONE = frozenset({errno.ESRCH})
 
 
 class MarkedRoute(NamedTuple):
-    """A route; `link` is an ifindex, 0 where it has none or several. `unicast` ones lead on."""
+    """A route; `link` is an ifindex, 0 where it has none or several."""
 
     destination: Network
     link: int
@@ -44,7 +47,7 @@ class MarkedRoute(NamedTuple):
     onlink: bool = False
     protocol: int = 0
     priority: int = 0
-    unicast: bool = True
+    kind: int = UNICAST
 
 
 def put(route: MarkedRoute, what: str, *, replace: bool) -> Request:
@@ -53,7 +56,7 @@ def put(route: MarkedRoute, what: str, *, replace: bool) -> Request:
     It fails with EEXIST where, unless it replaces, there is any route of its preference.
     """
     scope = _SCOPE_UNIVERSE
-    if route.gateway is None and route.destination.version == 4:
+    if route.gateway is None and route.destination.version == 4 and route.kind == UNICAST:
         scope = _SCOPE_LINK
     flags = NLM_F_CREATE | NLM_F_REPLACE if replace else CREATE
     return Request(what, RTM_NEWROUTE, _message(route, scope), flags)
@@ -85,7 +88,7 @@ def _message(route: MarkedRoute, scope: int) -> bytes:
     destination = route.destination
     message = _RTMSG.pack(
         _FAMILY[destination.version], destination.prefixlen, 0, 0, MAIN_TABLE, route.protocol,
-        scope, _UNICAST, _ONLINK if route.onlink else 0,
+        scope, route.kind, _ONLINK if route.onlink else 0,
     )  # fmt: skip
     message += attribute(_DST, destination.network_address.packed)
     if route.link:
@@ -116,7 +119,7 @@ def _route(body: bytes, version: int) -> MarkedRoute | None:
         bool(flags & _ONLINK),
         protocol,
         _number(have.get(_PRIORITY, b"")),
-        kind == _UNICAST,
+        kind,
     )
 
 

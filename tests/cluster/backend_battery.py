@@ -153,6 +153,7 @@ class BackendBattery:
         before = lab.world()
         view = lab.view(lab.peer(1), lab.peer(9))
         report = lab.backend().reconcile(view)
+        assert not report.failed
         if lab.peers_matter:
             assert lab.peer(9).name in report.refused
             assert lab.peer(1).name not in report.refused

@@ -33,6 +33,7 @@ link set br-theirs addrgenmode none
 link set br-theirs up
 addr add 10.99.0.1/24 dev br-theirs
 route add 10.244.9.0/24 via 10.99.0.9 dev br-theirs
+route add fd00::/8 via fd00:1:0:1::fe dev eth0
 route add 172.30.0.0/16 via 192.168.1.3 dev eth0
 route add 10.244.77.0/24 via 192.168.1.3 dev eth0 proto static
 neigh add 192.168.1.3 lladdr 02:00:00:00:00:03 dev eth0 nud permanent
@@ -67,6 +68,13 @@ class KernelLab(Lab):
         self.host, self._make, self._data = host, make, data
         self._name = ""
         host.run("ip", "-batch", "-", stdin=_ETH0.strip() + "\n")
+
+    @classmethod
+    def again(cls, lab: KernelLab, data: Callable[[int, int], Any]) -> KernelLab:
+        """The same world, with peers that say something else."""
+        other = cls.__new__(cls)
+        other.host, other._make, other._data, other._name = lab.host, lab._make, data, ""
+        return other
 
     def make(self) -> Backend:
         with entered(self.host):
