@@ -150,13 +150,11 @@ class KernelBackend(Backend):
         }
 
     def _require_names(self, wanted: State, present: Present) -> None:
-        for name, device in wanted.devices.items():
+        for name in wanted.devices:
             if name in present.others:
                 msg = f"there is a link {name} that is not cni-py's"
                 details = f"{self.name} needs the name: end what made it, then: ip link del {name}"
                 raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, details) from None
-            if device.mtu < _LEAST_MTU[4]:
-                raise CniError(Code.INTERNAL, f"{name} would have the MTU {device.mtu}")
 
     def health(self, view: View) -> CniError | None:
         """See `Backend.health`.
@@ -170,8 +168,9 @@ class KernelBackend(Backend):
         for name in wanted.state.devices:
             there = present.state.devices.get(name)
             if there is None or not there.up:
-                msg = f"the device {name} is {'missing' if there is None else 'down'}"
-                return CniError(Code.PLUGIN_NOT_AVAILABLE, f"{msg}: no other node is reached")
+                state = "missing" if there is None else "down"
+                msg = f"the device {name} is {state}: no other node is reached"
+                return CniError(Code.PLUGIN_NOT_AVAILABLE, msg)
         if not found:
             return None
         msg = f"not all nodes are reached by {self.name}: {len(found)} changes are outstanding"
@@ -222,5 +221,6 @@ def _unblocked(
         else:
             left.append(peer)
     for destination in blocked.keys() - found:
-        raise CniError(Code.PLUGIN_NOT_AVAILABLE, blocked[destination], "remove that route")
+        msg = f"somebody else has a route to {destination}"
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "remove that route")
     return left, refused

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .backend import Announcement, Backend, View
 
 
+# That many pauses.
+_SOON = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds: between comparisons without a reason, from a reason to its comparison, and after a
@@ -65,6 +69,8 @@ class Reconciler:
         # The backend's methods are called in this one thread.
         self._thread = ThreadPoolExecutor(1, "reconciler")
         self._pause = pace.settle
+        # When there was something to do, and when there was a reason to look, by the loop's clock.
+        self._busy = self._reasoned = 0.0
 
     def show(self, view: View) -> None:
         """The cluster looks like this from now on."""
@@ -82,7 +88,8 @@ class Reconciler:
             while True:
                 wait = self._pace.every
                 if self._view is not None:
-                    wait = self._next(await self._round(self._view))
+                    reasoned = self._reasoned
+                    wait = self._next(await self._round(self._view), reasoned)
                 await self._reason(wait)
         finally:
             loop.remove_reader(self._changes.fileno())
@@ -106,14 +113,17 @@ class Reconciler:
         except (CniError, OSError) as error:
             return Round(Report(), error=cni_error_of(error))
 
-    def _next(self, done: Round) -> float:
-        """The longest that may pass until the next round."""
+    def _next(self, done: Round, reasoned: float) -> float:
+        """The longest that may pass until the next round, after one with a reason at that time."""
         pace = self._pace
         if done.is_good and not done.report.done:
             self._pause = pace.settle
             return pace.every
-        # What was done may be undone by somebody at once.
-        self._pause = min(max(self._pause * 2, pace.settle), pace.every)
+        # With a reason soon after the last time that there was something to do, somebody may be
+        # undoing it.
+        soon = reasoned - self._busy < _SOON * self._pause
+        self._pause = min(self._pause * 2, pace.every) if soon else pace.settle
+        self._busy = asyncio.get_running_loop().time()
         return pace.every if done.is_good else min(max(self._pause, pace.retry), pace.every)
 
     async def _reason(self, most: float) -> None:
@@ -131,5 +141,6 @@ class Reconciler:
         except CniError:
             # The next interval looks anyway.
             return
-        if any(self._backend.concerns(one) for one in heard):
+        if not self._wanted.is_set() and any(self._backend.concerns(one) for one in heard):
+            self._reasoned = asyncio.get_running_loop().time()
             self._wanted.set()
