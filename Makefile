@@ -19,8 +19,10 @@ help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
 	@echo 'make test      lint, the site and every test; without root what can run in a user namespace'
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
+	@echo 'make test-packages   what users install: wheels, sdist, pipx, the Debian package on a Debian of its own'
 	@echo 'make bin       fill bin/ with the executables: usable as CNI_PATH at once'
 	@echo 'make dist      the sdist, and wheels for x86-64 and arm64: dist/'
+	@echo 'make deb       the same, and the Debian packages made of the wheels'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
@@ -48,6 +50,15 @@ test-vm: bin
 dist: $(VENV)/dependencies
 	@tests/tools/setup dist
 	@release/dist dist
+
+deb: dist
+	@tests/tools/setup deb
+	@release/deb dist
+
+test-packages: bin $(VENV)/packages
+	@tests/tools/setup test
+	@tests/tools/setup packages
+	@PYTHONSAFEPATH=1 $(PYTHON) -m pytest tests/packages -n 2 -o timeout=1800
 
 bench: bin
 	@tests/tools/setup bench
@@ -77,7 +88,7 @@ lint: $(VENV)/installed
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports >.import-linter.log || { cat .import-linter.log; exit 1; }
 	@shellcheck -x tests/tools/setup tests/tools/run-tests tests/tools/build-cnitool tests/tools/fetch-containerd \
-	  tests/vm/run-in-vm tests/vm/in-guest release/dist .ci/run
+	  tests/vm/run-in-vm tests/vm/in-guest release/dist release/deb .ci/run
 
 bin: $(VENV)/installed
 	@$(VENV)/bin/cni-py install bin >/dev/null
@@ -110,6 +121,10 @@ $(VENV)/dependencies: pyproject.toml tests/tools/setup
 
 $(VENV)/fuzz: $(VENV)/dependencies
 	@$(PYTHON) -m pip install --quiet --group fuzz
+	@touch $@
+
+$(VENV)/packages: $(VENV)/dependencies
+	@$(PYTHON) -m pip install --quiet --group packages
 	@touch $@
 
 $(VENV)/docs: $(VENV)/dependencies
