@@ -41,7 +41,7 @@ def require_machine(program: bytes, root: Root) -> None:
         where = "this machine" if root.is_own else root.folder
         raise InstallationError(
             f"the package's launcher is for {made_for}, and {where} is {there}: "
-            f"take cni-py's wheel for {there}, or build it there"
+            "take cni-py's wheel for it, or build it there"
         )
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+from contextlib import suppress
 from hashlib import file_digest, sha256
 
 from cni_py.kernel import state_files
@@ -53,6 +54,8 @@ def prepare(path: str, content: bytes, mode: int) -> None:
         finally:
             os.close(fd)
     except OSError as error:
+        with suppress(OSError):
+            state_files.remove(spare)
         # write(2) and fsync(2) know no name.
         raise OSError(error.errno, error.strerror, path) from error
 

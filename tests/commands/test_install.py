@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni_py import __version__
 from cni_py.skel import EXECUTABLES
 from fixtures.builds import PACKAGES, build, command, site
 from fixtures.configs import l3
@@ -435,3 +436,30 @@ def test_image_without_cni_py(host: Host, image: Path) -> None:
     assert not (image / "var/opt/cni").exists()
     install(host, "--root", str(image), "--launcher-only")
     assert len(list((image / "var/opt/cni/bin").glob("[a-z]*"))) == len(EXECUTABLES)
+
+
+def test_doctor(host: Host, tmp_path: Path) -> None:
+    """It tells what was changed, what is missing and what is old, with the remedy."""
+    install(host, "--conf", "10-bridge")
+
+    def found() -> list[str]:
+        findings = host.run(CNI_PY, "doctor", "--json", check=False).json
+        own = [one for one in findings if one["subject"] == "installation"]
+        return [one["text"] for one in own if one["severity"] not in ("ok", "unseen")]
+
+    assert found() == []
+    host.run("sh", "-ec", f"cd {BIN}; echo '#' >> .cni-py/tap; rm .cni-py/vrf vlan; echo > ptp")
+    assert found() == [
+        f"{BIN}/ptp is not cni-py's",
+        f"{BIN}/vlan is missing",
+        f"{BIN}/.cni-py/tap was changed after it had been installed",
+        f"{BIN}/.cni-py/vrf was installed and is missing",
+    ]
+    install(host, cni_py=build(tmp_path / "other", "9.9.9"))
+    assert found() == [f"{BIN} was installed by cni-py 9.9.9, and this is {__version__}"]
+    install(host)
+    record = f"{BIN}/.cni-py/record.json"
+    host.run("sed", "-i", 's#"python": ".*"#"python": "/gone/python"#', record)
+    assert found() == [f"/gone/python, which {BIN} was installed from, is gone"]
+    host.run("rm", record)
+    assert found() == [f"{BIN} has no record of its installation"]
