@@ -27,6 +27,7 @@ COMMANDS = {
     "ipam": "ipam:ipam",
     "lint": "lint:lint",
     "metrics": "serving:metrics",
+    "node": "node:node",
     "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",

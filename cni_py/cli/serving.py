@@ -49,6 +49,11 @@ from .output import json_option, print_json
     help="/proc/PID/root of a process of the host, for a server in a container: deferred DELs are "
     "carried out and rules restored there.",
 )
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Take the place of a server that listens there; it goes on with what it has begun.",
+)
 def serve(
     path: Path,
     metrics_socket: Path,
@@ -58,6 +63,7 @@ def serve(
     call_seconds: float,
     restore_rules: bool,  # noqa: FBT001 - click passes options by name
     host_root: Path | None,
+    take_over: bool,  # noqa: FBT001
 ) -> None:
     """Serve the plugins' calls from processes that are forked ahead with everything loaded."""
     from cni_py.server.start import start
@@ -69,6 +75,7 @@ def serve(
         call_seconds=call_seconds,
         restore_rules=restore_rules,
         host_root=host_root,
+        take_over=take_over,
     )
     try:
         start(path, metrics_socket, settings)

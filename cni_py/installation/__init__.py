@@ -4,7 +4,7 @@
 done for that, and `carrying_out` does it. `record` knows what was done, also after a kill.
 """
 
-from . import systemd
+from . import systemd, writing
 from .asked import InstallationError, Wanted
 from .carrying_out import install, uninstall
 from .executables import executables
@@ -25,4 +25,5 @@ __all__ = [
     "plan_removal",
     "systemd",
     "uninstall",
+    "writing",
 ]

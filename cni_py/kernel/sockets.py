@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .own_folders import not_own
 
@@ -31,26 +31,61 @@ def passed_sockets() -> list[socket.socket]:
     return passed
 
 
-def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+class Place(NamedTuple):
+    """A socket's file, and which file it is: another server may have taken the path since."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Place:
+        """What is at the path now. Raises OSError."""
+        status = path.stat()
+        return cls(path, status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        """Take the file away if it is this one still. Raises OSError."""
+        try:
+            if Place.of(self.path) == self:
+                self.path.unlink()
+        except FileNotFoundError:
+            return
+
+
+def listen(path: Path, kind: socket.SocketKind, *, take_over: bool = False) -> socket.socket:
     """A socket at `path` that only its owner can connect to; a stale one is replaced.
 
-    Raises OSError: EADDRINUSE where somebody listens there, or where it is something else.
+    `take_over` replaces also one that somebody listens on, in one step: who connects finds the one
+    or the other. Raises OSError: EADDRINUSE where somebody listens there, or where it is something
+    else.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _require_safe(path)
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    previous = os.umask(0o177)
+    if take_over and (path.is_socket() or not os.path.lexists(path)):
+        spare = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+        _bind(listener, spare)
+        listener.listen(_BACKLOG)
+        spare.replace(path)
+        return listener
     try:
-        listener.bind(str(path))
+        _bind(listener, path)
     except OSError:
         if _is_alive(path, kind) or not path.is_socket():
             raise
         path.unlink(missing_ok=True)
+        _bind(listener, path)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    previous = os.umask(0o177)
+    try:
         listener.bind(str(path))
     finally:
         os.umask(previous)
-    listener.listen(_BACKLOG)
-    return listener
 
 
 def may_call(connection: socket.socket) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import cache
 from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -77,8 +78,9 @@ _RESULT = {
 }
 
 
+@cache
 def load() -> None:
-    """Load all plugins and go through the motions until the code is specialised."""
+    """Load all plugins and go through the motions until the code is specialised; once."""
     for executable in skel.EXECUTABLES.values():
         import_module(executable.module)
     for name in _LATER:

@@ -26,7 +26,7 @@ import msgspec
 
 from cni_py.kernel import roots
 from cni_py.kernel.nftables import forget_contexts
-from cni_py.kernel.sockets import may_call
+from cni_py.kernel.sockets import Place, may_call
 from cni_py.spec.errors import Code
 
 from . import preload, sockets, worker
@@ -35,8 +35,7 @@ from .metrics import Metrics
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from .settings import Settings
     from .watch import Source
@@ -77,7 +76,7 @@ class Server:
     calls: socket.socket
     metrics_socket: socket.socket | None
     settings: Settings
-    own_paths: tuple[Path, ...] = ()
+    own_places: tuple[Place, ...] = ()
     host_root: roots.Root | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -147,12 +146,15 @@ class Server:
         """Take no more connections; what has been taken is served."""
         if self._stopping:
             return
+        if not reloading and self.own_places:
+            for place in self.own_places:
+                place.remove()
+            # Nobody finds the way to these any more, and some may be at the door.
+            self._accept()
         self._stopping, self._reloading = True, reloading
         if self._paused.pop(self.calls, None) is None:
             self._selector.unregister(self.calls)
         if not reloading:
-            for path in self.own_paths:
-                path.unlink(missing_ok=True)
             self.calls.close()
         _log({"event": "reloading" if reloading else "stopping", "busy": len(self._busy)})
 
@@ -499,14 +501,29 @@ class Server:
             "deferred_dels": ("DELs that wait to be carried out.", self._backlog.number),
             "deferred_dels_failing": ("Those of them that have failed.", self._backlog.failing),
         }
-        body = self.metrics.text(gauges).encode()
-        head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
         try:
-            reader.recv(4096)
+            asked = reader.recv(4096).split()[1:2]
+            status, text = self._answer(asked[0] if asked else b"/metrics", gauges)
+            body = text.encode()
+            head = (
+                f"HTTP/1.0 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+            )
             reader.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         except OSError as error:
             _log({"event": "metrics not sent", "error": str(error)})
         self._close_reader(reader)
+
+    def _answer(self, asked: bytes, gauges: Mapping[str, tuple[str, int]]) -> tuple[str, str]:
+        """Whether this process answers at all, whether it takes calls, or the metrics."""
+        if asked == b"/healthz":
+            return "200 OK", "healthy\n"
+        if asked != b"/readyz":
+            return "200 OK", self.metrics.text(gauges)
+        if self._stopping:
+            return "503 Service Unavailable", "stopping\n"
+        if self._first_deferred:
+            return "503 Service Unavailable", "carrying out deferred DELs\n"
+        return "200 OK", "ready\n"
 
     def _close_reader(self, reader: socket.socket) -> None:
         self._selector.unregister(reader)

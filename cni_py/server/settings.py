@@ -23,13 +23,15 @@ class Settings(NamedTuple):
     call_seconds: float = 300.0
     restore_rules: bool = False
     host_root: Path | None = None
+    take_over: bool = False
 
 
-def fetch(path: Path) -> str:
-    """The metrics that the server at `path` answers with. Raises OSError."""
+def fetch(path: Path, what: str = "/metrics") -> str:
+    """What the server at `path` answers with; `""` if it says no. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_FETCH_SECONDS)
         connection.connect(str(path))
-        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        connection.sendall(f"GET {what} HTTP/1.0\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    return answer.partition(b"\r\n\r\n")[2].decode(errors="replace")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return body.decode(errors="replace") if head.split()[1:2] == [b"200"] else ""

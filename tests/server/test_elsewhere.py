@@ -17,7 +17,8 @@ from faults.scenarios import SCENARIOS, Scenario
 from fixtures.configs import ipam, l3
 from fixtures.host import ELSEWHERE, refusal
 from fixtures.leaks import leaks
-from fixtures.node import PATH, ROOT, Node, without_python
+from fixtures.manifests import without_privileges
+from fixtures.node import PATH, ROOT, Node
 from fixtures.server import CNI_PY
 
 from .conftest import until
@@ -39,7 +40,9 @@ esac
 
 @pytest.fixture(scope="module")
 def launchers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return without_python(tmp_path_factory.mktemp("launchers"))
+    folder = tmp_path_factory.mktemp("launchers")
+    subprocess.run([CNI_PY, "install", "--launcher-only", folder], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture
@@ -51,7 +54,8 @@ def bare(host: Host, launchers: Path) -> Node:
 
 @pytest.fixture
 def node(bare: Node) -> Iterator[Node]:
-    server = bare.host.serve_elsewhere("--idle-workers", "1")
+    # With what the DaemonSet's container has, and no more.
+    server = bare.host.serve_elsewhere("--idle-workers", "1", through=without_privileges())
     yield bare
     assert [
         one for one in server.lines if "elsewhere" in one or one["event"] == "worker died"
