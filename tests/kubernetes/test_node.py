@@ -15,6 +15,7 @@ import pytest
 
 from cni_py.ipam.delegation import is_ours
 from cni_py.skel import EXECUTABLES
+from fixtures.manifests import without_privileges
 from fixtures.server import CNI_PY
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def prepare(place: Path, api: ApiServer, **env: str) -> subprocess.CompletedProc
     paths = (place / "10-pods.conflist", place / "out" / "10-pods.conflist")
     options = ("--bin", place / "bin", "--account", api.folder)
     return subprocess.run(
-        [CNI_PY, "node", "prepare", *paths, *options],
+        [*without_privileges("prepare"), CNI_PY, "node", "prepare", *paths, *options],
         env=environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -191,14 +192,17 @@ def test_bad_templates(api: ApiServer, place: Path) -> None:
 
 
 def test_remove(api: ApiServer, place: Path) -> None:
-    """What was there before comes back."""
+    """What was there before comes back; it is somebody else's, as from an archive of plugins."""
     api.specs = [{"podCIDRs": ["10.244.3.0/24"]}]
     (place / "bin" / "bridge").write_text("theirs")
+    for one in (place / "bin" / "bridge", place / "bin"):
+        os.chown(one, 1001, 1001)
     assert prepare(place, api).returncode == 0
     assert is_ours(str(place / "bin" / "bridge"))
     (place / "net.d" / "10-pods.conflist").write_text("{}")
     options = ("--bin", place / "bin", "--net-dir", place / "net.d")
     subprocess.run([CNI_PY, "node", "remove", "10-pods.conflist", *options], check=True)
     assert (place / "bin" / "bridge").read_text() == "theirs"
+    assert (place / "bin" / "bridge").stat().st_uid == 1001
     assert [one.name for one in (place / "bin").iterdir()] == ["bridge"]
     assert list((place / "net.d").iterdir()) == []

@@ -40,7 +40,7 @@ _NOTHING = ("", '""', "null", "[]", "{}")
 
 # Pages of a part of the site, in the order to be read. A new page of a folder finds its place.
 _PARTS = {
-    "Guide": ("guide", "containerd", "troubleshooting", "firewall"),
+    "Guide": ("guide", "containerd", "kubernetes", "troubleshooting", "firewall"),
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
     "Commands": ("commands/index", "commands/*"),
     "Library": ("runtime", "runtime-*"),
