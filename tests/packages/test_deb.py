@@ -128,7 +128,7 @@ def test_reproducible(
 def test_install_and_purge(debian: DebianHost, packages: Distributions) -> None:
     """Beside the reference's package; and afterwards the host is as it was."""
     debian.run("mkdir", "-p", FOLDER)
-    debian.run("cp", "/usr/lib/cni/bridge", f"{FOLDER}/of-others")
+    debian.run("cp", "/usr/lib/cni/bridge", "/usr/lib/cni/loopback", FOLDER)
     before = debian.files()
     debian.run("dpkg", "--install", deb(packages))
     assert debian.run("dpkg", "--verify", "cni-py", "containernetworking-plugins").stdout == ""
