@@ -230,6 +230,31 @@ def test_a_restored_backup_is_another_history(clusters):
     asyncio.run(story())
 
 
+def test_a_restored_backup_that_was_written_to_is_another_history_too(clusters):
+    async def story():
+        cluster = clusters()
+        [member] = cluster.members
+        for _ in range(2):
+            # Each election is a new term.
+            cluster.leader()
+            member.kill()
+            member.start()
+        async with Etcd(cluster.access()) as store, Etcd(cluster.access()) as other:
+            await _put(store, "/kept")
+            backup = cluster.backup()
+            await _put(store, "/forgotten")
+            listed = await store.list("/")
+            async with aclosing(store.watch("/", listed.revision)) as batches:
+                await anext(batches)
+                cluster.restore(backup)
+                for number in range(3):
+                    await _put(other, f"/new{number}")
+                with pytest.raises(Compacted, match="another history"):
+                    await events_of(batches)
+
+    asyncio.run(story())
+
+
 def test_a_full_store_says_so(clusters):
     async def story():
         cluster = clusters(options=["--quota-backend-bytes=8388608"])
@@ -291,8 +316,9 @@ def test_as_a_user_whose_token_ends(clusters):
                 with pytest.raises(Denied):
                     async with aclosing(store.watch("/b", listed.revision)) as batches:
                         await anext(batches)
-                # A token is of the users and roles as they were.
-                cluster.ctl("--user=root:secret", "role", "add", "another")
+                # The user's tokens end when the password is set, though it is the same.
+                password = ("user", "passwd", "node", "--interactive=false")
+                cluster.ctl("--user=root:secret", *password, stdin="word")
                 await _put(store, "/a/2")
                 await watched.until(lambda: "/a/2" in watched.records)
                 lease = await store.grant(20)

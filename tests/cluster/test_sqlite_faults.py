@@ -21,6 +21,7 @@ from cni_py.cluster.store_errors import Compacted, Denied, LeaseLost, StoreError
 
 from .stories import Story, events_of
 
+_PYTHON = (sys.executable, "-P", "-c")
 # Counts up as fast as it can, until it is killed; says so at the first time.
 _WRITER = """
 import asyncio, sys
@@ -35,6 +36,21 @@ async def main():
             await store.transact([], [Put("/a", value), Put("/b", value)])
             if number == 1:
                 print("begun", flush=True)
+asyncio.run(main())
+"""
+
+_COUNTER = """
+import asyncio, sys
+from cni_py.cluster.sqlite import Sqlite
+from cni_py.cluster.store import HasValue, Put
+async def main():
+    async with Sqlite(sys.argv[1]) as store:
+        for _ in range(200):
+            done = False
+            while not done:
+                value = (await store.get("/count")).value
+                put = Put("/count", f"{int(value) + 1}".encode())
+                done = (await store.transact([HasValue("/count", value)], [put], seconds=60)).done
 asyncio.run(main())
 """
 
@@ -98,9 +114,7 @@ def test_a_process_that_is_killed_leaves_whole_transactions(path):
             listed = await store.list("/")
             async with Story(store, "/", listed) as watched:
                 for _ in range(3):
-                    writer = subprocess.Popen(
-                        [sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE
-                    )
+                    writer = subprocess.Popen([*_PYTHON, _WRITER, path], stdout=subprocess.PIPE)
                     try:
                         assert writer.stdout is not None
                         assert writer.stdout.readline() == b"begun\n"
@@ -114,6 +128,24 @@ def test_a_process_that_is_killed_leaves_whole_transactions(path):
                 await watched.reaches(truth.revision)
                 assert tuple(watched.sorted()) == truth.records
                 assert not any(watched.torn())
+
+    asyncio.run(story())
+
+
+def test_processes_that_count_together(path):
+    async def story():
+        async with Sqlite(path) as store:
+            await store.transact([], [Put("/count", b"0")])
+            counters = [
+                subprocess.Popen(
+                    [sys.executable, "-P", "-c", _COUNTER, path], stderr=subprocess.PIPE
+                )
+                for _ in range(3)
+            ]
+            for one in counters:
+                _, said = one.communicate(timeout=100)
+                assert (one.returncode, said) == (0, b"")
+            assert (await store.get("/count")).value == b"600"
 
     asyncio.run(story())
 
@@ -163,7 +195,10 @@ def test_another_file_at_the_path_is_another_history(path):
                 os.rename(path + ".backup", path)
                 for name in ("-wal", "-shm"):
                     os.unlink(path + name)
-                with pytest.raises(Compacted, match=r"another (file|history)"):
+                async with Sqlite(path) as other:
+                    for _ in range(3):
+                        await other.transact([], [Put("/kept", b"")])
+                with pytest.raises(Compacted, match="another file"):
                     await events_of(batches)
             again = await store.list("/")
             assert [one.key for one in again.records] == ["/kept"]
