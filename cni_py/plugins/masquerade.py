@@ -230,6 +230,8 @@ def require_rules(network: str, backend: str) -> None:
 def collect(collection: Collection, evidence: Evidence) -> None:
     """Remove the masquerading of the attachments that the collection takes."""
     with lock.changing_rules():
+        # Before the records, which alone tell without a list whose these are.
+        _collect_recorded_chains(collection, evidence)
         RECORDS.collect(collection, evidence.against_pair)
         nft = nftables_if_installed()
         for version in (4, 6):
@@ -246,6 +248,20 @@ def _collect_elements(
         what = f"masquerading of {address} by nftables"
         if collection.takes(what, label, partial(evidence.against_pair, label)):
             _delete_element(nft, version, address)
+
+
+def _collect_recorded_chains(collection: Collection, evidence: Evidence) -> None:
+    for one in list(RECORDS.every()):
+        own = tuple(ip_interface(address) for address in one.addresses)
+        if one.backend != IPTABLES or not own:
+            continue
+        what = f"masquerading of {', '.join(str(address.ip) for address in own)} by iptables"
+        gone = partial(evidence.against_pair, one.attachment.key)
+        if not collection.takes(what, one.attachment, gone):
+            continue
+        for version in sorted({address.version for address in own}):
+            if iptables.available(version):
+                _delete_chain(one.attachment, Held(own=own, known=True), version)
 
 
 def _collect_chains(version: int, collection: Collection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,24 @@ def test_without_nftables_library(host: Host) -> None:
     assert host.call("bridge", "DEL", config, container).status == 0
     assert not any("MASQUERADE" in line for line in host.iptables())
     host.run("umount", str(library))
+
+
+def test_collecting_by_iptables(host: Host) -> None:
+    """[W-G1] Without a list too: the record says whose the chain is, and goes after it."""
+    config = masquerading("iptables")
+    dead, alive = host.container("c1"), host.container("c2")
+    host.add("bridge", config, alive)
+    before = {version: host.iptables(version=version) for version in (4, 6)}
+    outcome = host.call("bridge", "ADD", config, dead)
+    assert outcome.status == 0, outcome
+    assert host.iptables() != before[4]
+    host.call("bridge", "GC", config)
+    assert len(host.iptables()) > len(before[4])
+    # What a crash leaves: the link dies with the namespace, a moment later.
+    dead.delete_netns()
+    deadline = time.monotonic() + 10
+    while len(host.ports()) > 1:
+        assert time.monotonic() < deadline
+    assert host.call("bridge", "GC", config).status == 0
+    for version, lines in before.items():
+        assert sorted(host.iptables(version=version)) == sorted(lines)
