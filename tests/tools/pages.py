@@ -40,7 +40,16 @@ _NOTHING = ("", '""', "null", "[]", "{}")
 
 # Pages of a part of the site, in the order to be read. A new page of a folder finds its place.
 _PARTS = {
-    "Guide": ("guide", "containerd", "kubernetes", "troubleshooting", "firewall"),
+    "Guide": (
+        "guide",
+        "migration",
+        "containerd",
+        "kubernetes",
+        "podman",
+        "runtimes",
+        "troubleshooting",
+        "firewall",
+    ),
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
     "Commands": ("commands/index", "commands/*"),
     "Library": ("runtime", "runtime-*"),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fixtures.host import Host
 
 IMAGE = "docker.io/library/cni-py-test:latest"
-_CONTAINERS_CONF = f"""\
+_CONTAINERS_CONF = """\
 [containers]
 apparmor_profile = "unconfined"
 cgroups = "disabled"
@@ -41,11 +41,11 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
 runtime = "crun"
-{{engine}}
+{engine}
 [network]
-cni_plugin_dirs = ["{BIN}"]
+cni_plugin_dirs = ["{plugins}"]
 network_backend = "cni"
-{{network}}
+{network}
 """
 _OF_ROOT = """\
 static_dir = "/run/podman/static"
@@ -100,20 +100,16 @@ class Podman:
 
     home = "/run/podman"
 
-    def __init__(self, host: Host, image: Path) -> None:
+    def __init__(self, host: Host, image: Path, plugins: str = str(BIN)) -> None:
         self._host = host
         self._environment = {
             "CONTAINERS_CONF": f"{self.home}/containers.conf",
             "CONTAINERS_STORAGE_CONF": f"{self.home}/storage.conf",
             "HOME": self.home,
         }
-        self._write(
-            {
-                "containers.conf": _CONTAINERS_CONF.format(
-                    engine=_OF_ROOT, network='network_config_dir = "/etc/cni/net.d"'
-                )
-            }
-        )
+        network = 'network_config_dir = "/etc/cni/net.d"'
+        settings = _CONTAINERS_CONF.format(engine=_OF_ROOT, network=network, plugins=plugins)
+        self._write({"containers.conf": settings})
         self._load(image)
 
     def _write(self, files: dict[str, str]) -> None:
@@ -184,7 +180,8 @@ class RootlessPodman(Podman):
         }
         own = ("tester", str(self.user), self.home)
         host.run("sh", "-c", _USER, "sh", *own, sys.base_prefix, str(ROOT))
-        self._write({"containers.conf": _CONTAINERS_CONF.format(engine="", network="")})
+        settings = _CONTAINERS_CONF.format(engine="", network="", plugins=BIN)
+        self._write({"containers.conf": settings})
         host.run("chown", "-R", f"{self.user}:{self.user}", self.home)
         host.run("chmod", "700", self.home)
         self._load(image)
