@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OWN_MOUNTS = "/proc/self/ns/mnt"
+_INFO_BYTES = 1024
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -59,10 +60,15 @@ def of_process(path: Path) -> Root:
 def identity(fd: int) -> Identity:
     """Of an open folder; asked while this process is in its own root. Raises OSError."""
     status = os.fstat(fd)
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as about:
-        lines = dict(line.split(b":", 1) for line in about if b":" in line)
+    # By hand, for each call is asked: a file object takes four times as long.
+    about = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(about, _INFO_BYTES)
+    finally:
+        os.close(about)
     # The kernel's own number of the mount, which two that are there at once never share.
-    return Identity(status.st_dev, status.st_ino, int(lines.get(b"mnt_id", b"-1")))
+    number = text.partition(b"mnt_id:")[2].split(None, 1)[0]
+    return Identity(status.st_dev, status.st_ino, int(number))
 
 
 def own_identity() -> Identity:

@@ -41,7 +41,9 @@ import json, os, socket, sys
 mask, paths, environ, more = json.loads(sys.argv[1])
 modes = {"w": os.O_WRONLY, "r": os.O_RDONLY, "p": os.O_PATH}
 fds = [os.open(path, modes[mode]) for mode, path in paths]
-message = b"CNI1" + bytes((mask,)) + b"bridge\\0" + environ.encode()
+# A root comes with the second version of the message.
+version, mounts = (b"2", b"1\\0") if mask & 64 else (b"1", b"")
+message = b"CNI" + version + bytes((mask,)) + b"bridge\\0" + mounts + environ.encode()
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.connect("/run/cni-py/cni.sock")
 s.settimeout(20)
@@ -158,6 +160,9 @@ WRONG = {
     "folders as streams": (0b11111, [("r", "/"), ("r", "/"), ("r", "/"), NETNS, CWD]),
     "reading from what is written": (0b11111, [("w", "/dev/null")] * 3 + [NETNS, CWD]),
     "null as container": (0b111111, [*NULLS, NETNS, CWD, ("r", "/dev/null")]),
+    "null as root": (0b1011000, [NETNS, CWD, ("r", "/dev/null")]),
+    "namespace as root": (0b1011000, [NETNS, CWD, NETNS]),
+    "empty folder as root": (0b1011000, [NETNS, CWD, ("p", "/run/lock")]),
     "server's namespace as container": (0b111111, [*NULLS, NETNS, CWD, NETNS]),
 }
 
