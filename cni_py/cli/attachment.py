@@ -155,7 +155,11 @@ def mapping(text: str) -> dict[str, Any]:
 
 
 def absolute(netns: str) -> str:
-    """The namespace's path; a bare name that is no file here is one of `ip netns`."""
+    """The namespace's path; a bare name that is no file here is one of `ip netns`.
+
+    Raises UnicodeEncodeError where no result could name it.
+    """
+    netns.encode()
     if netns and "/" not in netns and not os.path.lexists(netns):
         return f"{_NAMED_FOLDERS[0]}/{netns}"
     return "/" + os.path.abspath(netns).lstrip("/")
