@@ -36,6 +36,12 @@ def make(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[int]
 # Each loads what it needs only when it is used.
 
 
+def _aws_vpc(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[int]) -> Backend:
+    from .aws_vpc import AwsVpcBackend, AwsVpcSettings
+
+    return AwsVpcBackend(settings(AwsVpcSettings, configured), chosen, versions)
+
+
 def _vxlan(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[int]) -> Backend:
     from .vxlan import VxlanBackend, VxlanSettings
 
@@ -62,6 +68,7 @@ def _wireguard(configured: Mapping[str, Any], chosen: Chosen, versions: frozense
 
 
 MAKERS: dict[str, Maker] = {
+    "aws-vpc": _aws_vpc,
     "host-gw": _host_gw,
     "ipip": _ipip,
     "vxlan": _vxlan,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from .backend import Announcement
 from .kernel_backend import KernelBackend, Wanted, halves
 from .state import Route, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .backend import Node, View
+    from .backend import Announcement, Node, View
     from .underlay import Underlay
 
 
@@ -27,11 +26,7 @@ class HostGatewayBackend(KernelBackend):
 
     def announce(self) -> Announcement:
         """The node's addresses say all."""
-        under = self.underlay()
-        for version in self._versions:
-            self.announced(under, version)
-        public, public6 = self._chosen.public, self._chosen.public6
-        return Announcement(self.name, public or under.address, public6 or under.address6)
+        return self.addresses()
 
     def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
         """A route for each peer."""

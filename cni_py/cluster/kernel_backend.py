@@ -10,7 +10,7 @@ from cni_py.kernel.marked_routes import DEFAULT_PRIORITY
 from cni_py.spec.errors import CniError, Code
 
 from . import underlay
-from .backend import Backend, Node, Plan, Step
+from .backend import Announcement, Backend, Node, Plan, Step
 from .overlay_kernel import PROTOCOL, OverlayKernel
 from .plan import operations
 from .state import State
@@ -111,6 +111,14 @@ class KernelBackend(Backend):
             msg = f"{under.link} has no IPv{version} address at which other nodes reach this one"
             raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, f"{under.link} was chosen: {under.why}")
         return found
+
+    def addresses(self) -> Announcement:
+        """What a node says that needs nothing but its addresses. Raises CniError 50 without one."""
+        under = self.underlay()
+        for version in self._versions:
+            self.announced(under, version)
+        public, public6 = self._chosen.public, self._chosen.public6
+        return Announcement(self.name, public or under.address, public6 or under.address6)
 
     def plan(self, view: View) -> Plan:
         """See `Backend.plan`."""
