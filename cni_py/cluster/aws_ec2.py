@@ -6,6 +6,7 @@ boto3 is loaded by the first call. It tries again with pauses that grow, also wh
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,9 @@ class Ec2:
 
     def __init__(self, instance: Instance) -> None:
         """Raises CniError 50 without boto3."""
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError as error:
-            msg = "the backend aws-vpc needs boto3, which is not installed"
-            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "install cni-py[aws]") from error
+        session = _session()
+        from botocore.config import Config
+
         self._instance = instance
         config = Config(
             connect_timeout=_CONNECT,
@@ -58,9 +56,7 @@ class Ec2:
             retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         )
         with _explained("make a client"):
-            self._client = boto3.session.Session().client(
-                "ec2", region_name=instance.region, config=config
-            )
+            self._client = session.client("ec2", region_name=instance.region, config=config)
 
     def close(self) -> None:
         """Close the connections."""
@@ -171,6 +167,17 @@ class Ec2:
                 return list(found)
         msg = f"the subnet {own.subnet} has no route table that can be seen"
         raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "name one: RouteTableID")
+
+
+@cache
+def _session() -> Any:
+    """It keeps what it has read of EC2's description, which takes a third of a second."""
+    try:
+        import boto3
+    except ImportError as error:
+        msg = "the backend aws-vpc needs boto3, which is not installed"
+        raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "install cni-py[aws]") from error
+    return boto3.session.Session()
 
 
 @contextmanager
