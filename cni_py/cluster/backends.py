@@ -42,6 +42,12 @@ def _aws_vpc(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[
     return AwsVpcBackend(settings(AwsVpcSettings, configured), chosen, versions)
 
 
+def _webhook(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[int]) -> Backend:
+    from .webhook import WebhookBackend, WebhookSettings
+
+    return WebhookBackend(settings(WebhookSettings, configured), chosen, versions)
+
+
 def _vxlan(configured: Mapping[str, Any], chosen: Chosen, versions: frozenset[int]) -> Backend:
     from .vxlan import VxlanBackend, VxlanSettings
 
@@ -72,5 +78,6 @@ MAKERS: dict[str, Maker] = {
     "host-gw": _host_gw,
     "ipip": _ipip,
     "vxlan": _vxlan,
+    "webhook": _webhook,
     "wireguard": _wireguard,
 }

@@ -100,15 +100,19 @@ def exchange(
     )
     late = threading.Event()
     # A socket's own timeout begins anew with each byte that trickles in.
-    timer = threading.Timer(seconds, _end, (connection, late))
+    taken: list[socket.socket] = []
+    timer = threading.Timer(seconds, _end, (taken, late))
     timer.daemon = True
-    timer.start()
     try:
+        connection.connect()
+        # The connection forgets it when the answer is the last one.
+        taken.append(connection.sock)
+        timer.start()
         connection.request(method, place.path + path, body, dict(headers))
-        response = connection.getresponse()
-        data = response.read(limits.body + 1)
-        is_whole = not response.length
-        found = {name.lower(): value for name, value in response.getheaders()}
+        with connection.getresponse() as response:
+            data = response.read(limits.body + 1)
+            is_whole = not response.length
+            found = {name.lower(): value for name, value in response.getheaders()}
     except ssl.SSLCertVerificationError as error:
         raise UntrustedError(f"its certificate is not trusted: {error.verify_message}") from error
     except (OSError, HTTPException, ValueError) as error:
@@ -127,12 +131,12 @@ def exchange(
     return Answer(response.status, found, data)
 
 
-def _end(connection: HTTPConnection, late: threading.Event) -> None:
+def _end(taken: list[socket.socket], late: threading.Event) -> None:
     late.set()
-    if connection.sock is not None:
+    for one in taken:
         with suppress(OSError):
             # Not that of an SSLSocket, which would have its reader read what is encrypted.
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+            socket.socket.shutdown(one, socket.SHUT_RDWR)
 
 
 def _words(error: Exception) -> str:

@@ -7,6 +7,7 @@ import itertools
 import shutil
 import tempfile
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import pytest
 from cni_py.cluster.etcd import Etcd
 from cni_py.cluster.sqlite import Sqlite
 from fixtures.etcd import EtcdCluster
+from fixtures.host import Host
 from fixtures.underlay import Underlay
 
 if TYPE_CHECKING:
@@ -105,6 +107,13 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
             await store.compact(revision)
 
     return Subject(lambda **options: Sqlite(path, **options), compact_file, 1)
+
+
+@pytest.fixture(scope="module")
+def quiet_host() -> Iterator[Host]:
+    """A host for all tests of a module that leave its kernel as it was."""
+    with closing(Host.start()) as host:
+        yield host
 
 
 @pytest.fixture

@@ -84,13 +84,16 @@ def cloud(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def lab(host: Host, cloud: Cloud) -> Iterator[AwsLab]:
-    with closing(AwsLab(host, cloud)) as lab:
+def lab(quiet_host: Host, cloud: Cloud) -> Iterator[AwsLab]:
+    with closing(AwsLab(quiet_host, cloud)) as lab:
         yield lab
 
 
 class TestAwsVpc(BackendBattery):
-    pass
+    @pytest.fixture
+    def lab(self, host: Host, cloud: Cloud) -> Iterator[AwsLab]:
+        with closing(AwsLab(host, cloud)) as lab:
+            yield lab
 
 
 def test_a_node_makes_its_own_routes_and_is_as_before_in_the_end(lab: AwsLab) -> None:
