@@ -198,7 +198,8 @@ def _explained(what: str, full: str = "") -> Iterator[None]:
             msg = f"AWS is too busy to {what}: {code}"
             raise CniError(Code.TRY_AGAIN_LATER, msg, "it is tried again") from None
         if code == "RouteLimitExceeded":
-            raise CniError(Code.PLUGIN_NOT_AVAILABLE, f"cannot {what}: {code}", full) from None
+            msg = f"the route table is full: AWS does not {what}"
+            raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, full) from None
         raise CniError(Code.PLUGIN_NOT_AVAILABLE, f"AWS cannot {what}: {code}", said) from None
     except NoCredentialsError:
         msg = f"this node has no credentials for AWS to {what}"
