@@ -1,4 +1,4 @@
-"""Delegating to the IPAM plugin that a configuration names (spec.md 12).
+"""Delegating to the plugin that a configuration names, for addresses mostly (spec.md 12).
 
 One that is ours runs in this process, with the same handlers; any other is executed from CNI_PATH.
 """
@@ -15,6 +15,8 @@ from cni_py.spec import delegation
 from cni_py.spec.call import typed_call
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cni_py.spec.call import Plugin, Request
     from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
@@ -37,63 +39,70 @@ def needs_interface(ipam_type: str) -> bool:
     return ipam_type in _NEED_INTERFACE
 
 
-def ipam_add(request: Request, ipam_type: str) -> Result:
-    """The delegate's ADD. Raises its CniError."""
-    plugin, path = _delegate(request, ipam_type)
-    if plugin is not None:
-        call = typed_call(_as(request, "ADD"), plugin.Config)
-        with call.scope:
-            return plugin.add(call)
-    return delegation.result(_execute(request, path, "ADD"), request.cni_version)
+class Delegates:
+    """Calls of the plugins that a configuration names; `modules` are ours, by their names."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def add(self, request: Request, name: str) -> Result:
+        """The delegate's ADD. Raises its CniError."""
+        plugin, path = self.find(request, name)
+        if plugin is not None:
+            call = typed_call(_as(request, "ADD"), plugin.Config)
+            with call.scope:
+                return plugin.add(call)
+        return delegation.result(_execute(request, path, "ADD"), request.cni_version)
+
+    def delete(self, request: Request, name: str) -> None:
+        """The delegate's DEL. Raises its CniError."""
+        plugin, path = self.find(request, name)
+        if plugin is not None:
+            plugin.delete(typed_call(_as(request, "DEL"), plugin.DelConfig))
+        else:
+            _execute(request, path, "DEL")
+
+    def check(self, request: Request, name: str) -> None:
+        """The delegate's CHECK. Raises its CniError."""
+        plugin, path = self.find(request, name)
+        if plugin is not None:
+            plugin.check(typed_call(request, plugin.Config))
+        else:
+            _execute(request, path, "CHECK")
+
+    def status(self, request: Request, name: str) -> None:
+        """The delegate's STATUS. Raises its CniError."""
+        plugin, path = self.find(request, name)
+        if plugin is not None:
+            plugin.status(typed_call(request, plugin.Config))
+        else:
+            _execute(request, path, "STATUS")
+
+    def gc(self, request: Request, name: str, collection: Collection) -> None:
+        """The delegate's GC. Raises its CniError.
+
+        Another's cannot be asked what it would do, and takes a missing list for an empty one
+        (G-07).
+        """
+        plugin, path = self.find(request, name)
+        if plugin is not None:
+            plugin.gc(typed_call(request, plugin.DelConfig), collection)
+        elif collection.dry or collection.valid is None:
+            collection.unasked.append(path)
+        else:
+            _execute(request, path, "GC")
+
+    def find(self, request: Request, name: str) -> tuple[Plugin | None, str]:
+        """Our module for the executable that CNI_PATH leads to, or that executable's path."""
+        path = executables.find(name, request.environment.path)
+        if name in self._modules and is_ours(path):
+            return cast("Plugin", import_module(self._modules[name])), path
+        return None, path
 
 
-def ipam_delete(request: Request, ipam_type: str) -> None:
-    """The delegate's DEL. Raises its CniError."""
-    plugin, path = _delegate(request, ipam_type)
-    if plugin is not None:
-        plugin.delete(typed_call(_as(request, "DEL"), plugin.DelConfig))
-    else:
-        _execute(request, path, "DEL")
-
-
-def ipam_check(request: Request, ipam_type: str) -> None:
-    """The delegate's CHECK. Raises its CniError."""
-    plugin, path = _delegate(request, ipam_type)
-    if plugin is not None:
-        plugin.check(typed_call(request, plugin.Config))
-    else:
-        _execute(request, path, "CHECK")
-
-
-def ipam_status(request: Request, ipam_type: str) -> None:
-    """The delegate's STATUS. Raises its CniError."""
-    plugin, path = _delegate(request, ipam_type)
-    if plugin is not None:
-        plugin.status(typed_call(request, plugin.Config))
-    else:
-        _execute(request, path, "STATUS")
-
-
-def ipam_gc(request: Request, ipam_type: str, collection: Collection) -> None:
-    """The delegate's GC. Raises its CniError.
-
-    Another's cannot be asked what it would do, and takes a missing list for an empty one (G-07).
-    """
-    plugin, path = _delegate(request, ipam_type)
-    if plugin is not None:
-        plugin.gc(typed_call(request, plugin.DelConfig), collection)
-    elif collection.dry or collection.valid is None:
-        collection.unasked.append(path)
-    else:
-        _execute(request, path, "GC")
-
-
-def _delegate(request: Request, ipam_type: str) -> tuple[Plugin | None, str]:
-    """Our module for the executable that CNI_PATH leads to, or that executable's path."""
-    path = executables.find(ipam_type, request.environment.path)
-    if ipam_type in MODULES and is_ours(path):
-        return cast("Plugin", import_module(MODULES[ipam_type])), path
-    return None, path
+_IPAM = Delegates(MODULES)
+ipam_add, ipam_delete, ipam_check = _IPAM.add, _IPAM.delete, _IPAM.check
+ipam_status, ipam_gc = _IPAM.status, _IPAM.gc
 
 
 def _as(request: Request, verb: str) -> Request:

@@ -116,7 +116,8 @@ def check(call: Call[Config]) -> None:
     if config.macspoofchk and port.name == attachment.host_ifname:
         spoof_check.check(attachment, eth.mac)
     if config.ip_masq and config.ipam.type:
-        masquerade.check(attachment, paired.addresses_of(result, _CONTAINER), plan.backend)
+        own = paired.addresses_of(result, _CONTAINER)
+        masquerade.check(attachment, own, plan.backend, config.ip_masq_exclude)
 
 
 def status(call: Call[Config]) -> None:
@@ -276,9 +277,8 @@ def _configure(sides: Sides, ends: _Ends, call: Call[Config], plan: Plan, l2: Re
             routed_port.lead_to_container(sides.host, bridge, port, call.attachment, result)
     if plan.backend:
         with step("masquerade"):
-            masquerade.set_up(
-                call.attachment, paired.addresses_of(result, _CONTAINER), plan.backend
-            )
+            own = paired.addresses_of(result, _CONTAINER)
+            masquerade.set_up(call.attachment, own, plan.backend, config.ip_masq_exclude)
     if plan.gateway:
         paired.enable_forwarding({one.version for one in gateways_of(result)})
     with step("announce"):

@@ -10,7 +10,7 @@ The nftables backend is one table with static chains, and per container only ele
         ip saddr vmap @masq4
         ip6 saddr vmap @masq6
       }
-      chain masq_<hash> {                          # one a network and subnet
+      chain masq_<hash> {                          # one a network, subnet and what is excluded
         ip daddr { 10.1.2.0/24, 224.0.0.0/4 } return
         masquerade
       }
@@ -25,7 +25,7 @@ import errno
 import re
 from functools import partial
 from hashlib import sha512
-from ipaddress import ip_address, ip_interface
+from ipaddress import collapse_addresses, ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
 from cni_py.kernel import interruption, iptables, lock
@@ -67,6 +67,7 @@ class Record(records.Owned, frozen=True, kw_only=True):
 
     addresses: tuple[str, ...]
     backend: str
+    excluded: tuple[str, ...] = ()
 
 
 RECORDS = records.Records("/run/cni-py/masquerade", Record)
@@ -101,25 +102,37 @@ def require_backend(backend: str) -> None:
 
 def describe(attachment: Attachment, addresses: Sequence[Cidr]) -> list[Command]:
     """The nftables commands of a container's ADD, once its network's chain is there."""
-    return [_element_command("create", attachment, one) for one in addresses]
+    return _described(attachment, addresses, ())
 
 
-def set_up(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
-    """Masquerade what comes from `addresses` and goes outside their subnets. Raises CniError."""
+def _described(
+    attachment: Attachment, addresses: Sequence[Cidr], excluded: Sequence[Cidr]
+) -> list[Command]:
+    return [_element_command("create", attachment, one, excluded) for one in addresses]
+
+
+def set_up(
+    attachment: Attachment, addresses: Sequence[Cidr], backend: str, excluded: Sequence[Cidr] = ()
+) -> None:
+    """Masquerade what comes from `addresses` and goes outside their subnets and what is excluded.
+
+    Raises CniError.
+    """
     with lock.changing_rules():
         RECORDS.save(
             Record(
                 attachment=attachment,
                 addresses=tuple(map(str, addresses)),
                 backend=backend,
+                excluded=tuple(map(str, excluded)),
             )
         )
         if backend == NFTABLES:
-            _add_elements(nftables(), attachment, addresses)
+            _add_elements(nftables(), attachment, addresses, excluded)
         else:
             for version in sorted({one.version for one in addresses}):
                 own = [one for one in addresses if one.version == version]
-                _add_chain(attachment, own, version)
+                _add_chain(attachment, own, excluded, version)
 
 
 def tear_down(
@@ -161,7 +174,9 @@ def _tear_down(
                 _delete_chain(attachment, held, version)
 
 
-def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> None:
+def check(
+    attachment: Attachment, addresses: Sequence[Cidr], backend: str, excluded: Sequence[Cidr] = ()
+) -> None:
     """Whether every address is masqueraded. Raises CniError naming the first that is not.
 
     `backend` is the configuration's of now: the record says what ADD has used, and without one it
@@ -171,7 +186,7 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
     if record is not None:
         backend = record.backend
     for one in addresses:
-        there = _is_there(attachment, one, backend)
+        there = _is_there(attachment, one, backend, excluded)
         if not there and record is None:
             there = _is_the_references(attachment, one)
         if not there:
@@ -179,9 +194,13 @@ def check(attachment: Attachment, addresses: Sequence[Cidr], backend: str) -> No
             raise CniError(Code.INTERNAL, msg, f"expected a rule of {backend}, found none")
 
 
-def _is_there(attachment: Attachment, address: Cidr, backend: str) -> bool:
+def _is_there(
+    attachment: Attachment, address: Cidr, backend: str, excluded: Sequence[Cidr]
+) -> bool:
     if backend == NFTABLES:
-        return is_of(_element(nftables(), address), attachment.key)
+        listing = _element(nftables(), address)
+        own = is_of(listing, attachment.key)
+        return own and _chain(attachment, address, excluded) in (listing or "")
     chain = _iptables_chain(attachment)
     jumps = iptables.rules(address.version, "nat", "POSTROUTING") or []
     return any(f"-s {address.ip}/" in line and f"-j {chain}" in line for line in jumps)
@@ -189,7 +208,7 @@ def _is_there(attachment: Attachment, address: Cidr, backend: str) -> bool:
 
 def _is_the_references(attachment: Attachment, address: Cidr) -> bool:
     """Whether the reference masquerades the address, by one of its own backends."""
-    if iptables.available(address.version) and _is_there(attachment, address, IPTABLES):
+    if iptables.available(address.version) and _is_there(attachment, address, IPTABLES, ()):
         return True
     nft = nftables_if_installed()
     return nft is not None and any(_reference_rules(nft, attachment))
@@ -277,14 +296,16 @@ def _collect_chains(version: int, collection: Collection) -> None:
 # nftables.
 
 
-def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr]) -> None:
+def _add_elements(
+    nft: Nftables, attachment: Attachment, addresses: Sequence[Cidr], excluded: Sequence[Cidr]
+) -> None:
     """Create the elements; make what they stand on, or replace a stale owner's, when refused.
 
     The first attempt is all that happens once the network's chain exists. A refused transaction
     costs the kernel's grace period (12 ms), so nothing is tried that usually fails.
     """
     what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
-    elements = describe(attachment, addresses)
+    elements = _described(attachment, addresses, excluded)
     try:
         nft.apply(what, *elements)
     except KernelError as error:
@@ -294,7 +315,7 @@ def _add_elements(nft: Nftables, attachment: Attachment, addresses: Sequence[Cid
         return
     stale = [one for one in addresses if _is_taken(nft, attachment, one)]
     replaced = [_key_command("delete", one) for one in stale]
-    nft.apply(what, *_base(), *_chains(attachment, addresses), *replaced, *elements)
+    nft.apply(what, *_base(), *_chains(attachment, addresses, excluded), *replaced, *elements)
 
 
 def _restored_elements(live: Sequence[Record]) -> list[Command]:
@@ -306,15 +327,16 @@ def _restored_elements(live: Sequence[Record]) -> list[Command]:
     commands = _base()
     made = set()
     for record in live:
+        excluded = tuple(map(parse_cidr, record.excluded))
         for one in map(parse_cidr, record.addresses):
-            name = _chain(record.attachment, one)
+            name = _chain(record.attachment, one, excluded)
             if name not in made:
                 made.add(name)
-                commands += _chains(record.attachment, [one])
+                commands += _chains(record.attachment, [one], excluded)
             label = record.attachment.label(COMMENT_BYTES)
             if have.get(str(one.ip), label) != label:
                 commands.append(_key_command("delete", one))
-            commands.append(_element_command("add", record.attachment, one))
+            commands.append(_element_command("add", record.attachment, one, excluded))
     return commands
 
 
@@ -357,11 +379,17 @@ def _base() -> list[Command]:
     ]
 
 
-def _chains(attachment: Attachment, addresses: Iterable[Cidr]) -> list[Command]:
+def _chains(
+    attachment: Attachment, addresses: Iterable[Cidr], excluded: Sequence[Cidr]
+) -> list[Command]:
     commands: list[Command] = []
     for one in addresses:
-        name = _chain(attachment, one)
-        subnets = [one.network, _MULTICAST[one.version].network]
+        name = _chain(attachment, one, excluded)
+        others = [other.network for other in excluded if other.version == one.version]
+        # nftables refuses networks that overlap.
+        within: list[Any] = [one.network, *others]
+        within = list(collapse_addresses(within))
+        subnets = [*within, _MULTICAST[one.version].network]
         inside = match(
             field(one.version, "daddr"), {"set": [_prefix(subnet) for subnet in subnets]}
         )
@@ -379,14 +407,20 @@ def _prefix(subnet: Any) -> dict[str, Any]:
     return {"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}
 
 
-def _chain(attachment: Attachment, address: Cidr) -> str:
-    """One chain a network and subnet; the hash keeps the name within nftables' letters."""
-    identity = f"{attachment.network}\0{address.network}".encode()
-    return f"masq_{sha512(identity).hexdigest()[:_CHAIN_DIGITS]}"
+def _chain(attachment: Attachment, address: Cidr, excluded: Sequence[Cidr]) -> str:
+    """One chain a network, subnet and what is excluded; the hash keeps the name within nftables'
+    letters.
+    """
+    networks = [address, *(one for one in excluded if one.version == address.version)]
+    identity = "\0".join([attachment.network, *(str(one.network) for one in networks)])
+    digest = sha512(identity.encode()).hexdigest()
+    return f"masq_{digest[:_CHAIN_DIGITS]}"
 
 
-def _element_command(verb: str, attachment: Attachment, address: Cidr) -> Command:
-    verdict = {"goto": {"target": _chain(attachment, address)}}
+def _element_command(
+    verb: str, attachment: Attachment, address: Cidr, excluded: Sequence[Cidr]
+) -> Command:
+    verdict = {"goto": {"target": _chain(attachment, address, excluded)}}
     key = labelled(str(address.ip), attachment)
     return INET.element(verb, f"masq{address.version}", [key, verdict])
 
@@ -457,10 +491,12 @@ def _comment(attachment: Attachment) -> str:
     return f"-m comment --comment {iptables.quoted(text)}"
 
 
-def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) -> None:
+def _add_chain(
+    attachment: Attachment, addresses: Sequence[Cidr], excluded: Sequence[Cidr], version: int
+) -> None:
     chain = _iptables_chain(attachment)
     what = f"masquerade {', '.join(str(one.ip) for one in addresses)}"
-    accept, masquerade, jumps = _chain_rules(attachment, addresses, version)
+    accept, masquerade, jumps = _chain_rules(attachment, addresses, excluded, version)
     accept = [f"-A {chain} {one}" for one in accept]
     masquerade = f"-A {chain} {masquerade}"
     jumps = [f"-A POSTROUTING {one}" for one in jumps]
@@ -475,8 +511,8 @@ def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) 
         present = {line.split(" -d ")[1].split()[0] for line in have if " -d " in line}
         missing = [
             line.replace(f"-A {chain}", f"-I {chain} 1")
-            for line, one in zip(accept, addresses, strict=True)
-            if str(one.network) not in present
+            for line in accept
+            if line.split(" -d ")[1].split()[0] not in present
         ]
         end = [] if any("MASQUERADE" in line for line in have) else [masquerade]
         iptables.restore(version, "nat", [*missing, *end, *jumps], what)
@@ -485,7 +521,7 @@ def _add_chain(attachment: Attachment, addresses: Sequence[Cidr], version: int) 
 def _restored_chains(live: Sequence[Record], version: int) -> list[str]:
     """The lines for what is missing of the containers' chains and jumps."""
     listed = [
-        (record.attachment, own)
+        (record, own)
         for record in live
         if (own := [one for one in map(parse_cidr, record.addresses) if one.version == version])
     ]
@@ -493,12 +529,14 @@ def _restored_chains(live: Sequence[Record], version: int) -> list[str]:
         return []
     have = iptables.chains(version, "nat")
     lines = []
-    for attachment, addresses in listed:
+    for record, addresses in listed:
+        attachment = record.attachment
+        excluded = tuple(map(parse_cidr, record.excluded))
         chain = _iptables_chain(attachment)
         if chain not in have:
             have[chain] = []
             lines.append(f"-N {chain}")
-        accept, masquerade, jumps = _chain_rules(attachment, addresses, version)
+        accept, masquerade, jumps = _chain_rules(attachment, addresses, excluded, version)
         rules = have[chain]
         for rule in accept:
             if rule not in rules:
@@ -513,11 +551,12 @@ def _restored_chains(live: Sequence[Record], version: int) -> list[str]:
 
 
 def _chain_rules(
-    attachment: Attachment, addresses: Sequence[Cidr], version: int
+    attachment: Attachment, addresses: Sequence[Cidr], excluded: Sequence[Cidr], version: int
 ) -> tuple[list[str], str, list[str]]:
     """A chain's rules before its last, the last, and the jumps to it, as iptables lists them."""
     chain, comment = _iptables_chain(attachment), _comment(attachment)
-    accept = [f"-d {one.network} {comment} -j ACCEPT" for one in addresses]
+    inside = [*addresses, *(one for one in excluded if one.version == version)]
+    accept = [f"-d {one.network} {comment} -j ACCEPT" for one in inside]
     masquerade = f"! -d {_MULTICAST[version].network} {comment} -j MASQUERADE"
     jumps = [f"-s {one.ip}/{one.max_prefixlen} {comment} -j {chain}" for one in addresses]
     return accept, masquerade, jumps

@@ -10,6 +10,7 @@ from cni_py.kernel import links, sysctl
 from cni_py.kernel.netlink import Netlink
 from cni_py.kernel.netns import open_netns
 from cni_py.kernel.steps import step
+from cni_py.spec.addresses import Cidr
 from cni_py.spec.config import IpamType, PluginConfig
 from cni_py.spec.errors import CniError, Code, refusals
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from cni_py.kernel.links import Link
-    from cni_py.spec.addresses import Cidr
     from cni_py.spec.call import Call
     from cni_py.spec.collection import Collection
     from cni_py.spec.results import Result
@@ -40,6 +40,8 @@ class PairedConfig(PluginConfig, frozen=True, kw_only=True):
     """What leaves the network gets the host's address."""
     ip_masq_backend: str | None = None
     """`nftables` or `iptables`; none: nftables where it is there."""
+    ip_masq_exclude: tuple[Cidr, ...] = ()
+    """With `ipMasq`: networks where the container's own address stays, beside its subnet."""
     mtu: Mtu = 0
     """Of both ends (and of a new bridge), 68 to 65535, or `auto`; 0: the kernel's."""
     ipam: IpamType = IpamType()

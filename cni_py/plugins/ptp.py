@@ -68,7 +68,7 @@ def add(call: Call[Config]) -> Result:
     if plan.backend:
         with step("masquerade"):
             own = paired.addresses_of(result, _CONTAINER)
-            masquerade.set_up(attachment, own, plan.backend)
+            masquerade.set_up(attachment, own, plan.backend, call.config.ip_masq_exclude)
     paired.enable_forwarding(_versions(result))
     with step("announce"):
         interface.announce(inside, eth)
@@ -104,7 +104,9 @@ def check(call: Call[Config]) -> None:
         key = paired.FORWARDING[version]
         interface.require_same(key.replace("/", "."), "1", sysctl.read(key))
     if plan.backend:
-        masquerade.check(call.attachment, paired.addresses_of(result, index), plan.backend)
+        own_addresses = paired.addresses_of(result, index)
+        excluded = config.ip_masq_exclude
+        masquerade.check(call.attachment, own_addresses, plan.backend, excluded)
 
 
 def status(call: Call[Config]) -> None:

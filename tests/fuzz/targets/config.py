@@ -6,7 +6,7 @@ import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cni_py.ipam import dhcp, host_local, static
+from cni_py.ipam import allocating, dhcp, host_local, static
 from cni_py.kernel import addresses, dhcp_messages, links, routes
 from cni_py.plugins import (
     bandwidth_config,
@@ -181,7 +181,7 @@ def _sbr(call: Call[Any]) -> None:
 
 def _host_local(call: Call[Any]) -> None:
     sets = host_local._sets(call)
-    host_local._wanted(sets, host_local._requested(call))
+    allocating.wanted_of(sets, allocating.requested(call))
 
 
 def _dhcp(call: Call[Any]) -> None:
