@@ -48,6 +48,7 @@ class Executable(NamedTuple):
 EXECUTABLES: Mapping[str, Executable] = {
     "bandwidth": Executable("cni_py.plugins.bandwidth", "0.3.0"),
     "bridge": Executable("cni_py.plugins.bridge"),
+    "cluster": Executable("cni_py.ipam.cluster"),
     "dhcp": Executable("cni_py.ipam.dhcp"),
     "dummy": Executable("cni_py.plugins.dummy"),
     "firewall": Executable("cni_py.plugins.firewall"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cni_py.spec.results import Result
 
 MODULES = {
+    "cluster": "cni_py.ipam.cluster",
     "dhcp": "cni_py.ipam.dhcp",
     "host-local": "cni_py.ipam.host_local",
     "static": "cni_py.ipam.static",
