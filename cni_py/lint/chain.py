@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 CHAINED = frozenset({"bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf"})
 # They make an interface.
 INTERFACES = frozenset(
-    {"bridge", "dummy", "host-device", "ipvlan", "loopback", "macvlan", "ptp", "tap", "vlan"}
+    {
+        *("bridge", "dummy", "flannel", "host-device", "ipvlan", "loopback", "macvlan", "overlay"),
+        *("ptp", "tap", "vlan"),
+    }
 )
-_PAIRS = frozenset({"bridge", "ptp"})
+_PAIRS = frozenset({"bridge", "flannel", "overlay", "ptp"})
+# They bring their IPAM plugin themselves.
+_ADDRESSED = frozenset({"flannel", "overlay"})
 _NEED_ADDRESSES = ("portmap", "firewall", "sbr")
 # Bits of one full packet: an MTU of 1500 and a header of Ethernet.
 _PACKET_BITS = (1500 + 14) * 8
@@ -61,7 +66,8 @@ def _check_place(notes: Notes, one: Checked, before: Sequence[str]) -> None:
 def _check_addresses(notes: Notes, plugins: Sequence[Checked]) -> None:
     """A plugin that needs addresses after one that has none."""
     first = plugins[0] if plugins else None
-    if first is None or first.type not in INTERFACES - {"loopback"} or first.ipam:
+    without = INTERFACES - {"loopback"} - _ADDRESSED
+    if first is None or first.type not in without or first.ipam:
         return
     if any(one.type not in CHAINED for one in plugins[1:]) or first.typed is None:
         return

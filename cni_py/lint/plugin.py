@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from cni_py.ipam.delegation import MODULES as IPAM
+from cni_py.plugins import overlay_config
 from cni_py.skel import EXECUTABLES
 from cni_py.spec.call import Call, Request
 from cni_py.spec.config import PluginConfig, decode_config, field_types, struct_type
@@ -115,6 +116,9 @@ def _delegate(notes: Notes, node: Node, config: type[PluginConfig], host: Host) 
     """The IPAM plugin's type, `""` for none."""
     ipam = node.get("ipam")
     if ipam is None or "ipam" not in field_types(config) or ipam.kind != "object":
+        return ""
+    if issubclass(config, overlay_config.Config):
+        # host-local's type and ranges come from the node's lease.
         return ""
     kind = ipam.get("type")
     if kind is None or kind.kind != "string" or not kind.value:

@@ -42,12 +42,14 @@ SHARED = {
 ROUTES = [{"dst": "192.0.2.0/24", "gw": "10.1.2.1", "priority": 5, "scope": 0, "advmss": 1200}]
 RANGES = [[{**V4[0], "rangeStart": "10.1.2.3", "rangeEnd": "10.1.2.99", "gateway": "10.1.2.1"}], V6]
 HOST_LOCAL = host_local(*RANGES, routes=ROUTES, dataDir="/run/own", resolvConf="/etc/hostname")
+DELEGATE = {"type": "bridge", "isDefaultGateway": True, "ipMasqExclude": ["10.9.0.0/16"]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bridge": l3(
         isGateway=True,
         isDefaultGateway=True,
         forceAddress=False,
         ipMasq=False,
+        ipMasqExclude=["10.9.0.0/16"],
         mtu=1400,
         hairpinMode=True,
         promiscMode=False,
@@ -93,6 +95,29 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **SHARED,
     },
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback", **SHARED},
+    "cluster": ipam(
+        "cluster",
+        pools=["lan"],
+        routes=ROUTES,
+        dataDir="/run/own",
+        resolvConf="/etc/hostname",
+        stickySeconds=60,
+    )
+    | {"runtimeConfig": {"ips": []}, "args": {"cni": {"ips": [], "name": "web"}}}
+    | SHARED,
+    "overlay": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "overlay",
+        "cluster": "default",
+        "subnetFile": "/run/own/lease.json",
+        "dataDir": "/run/own/flannel",
+        "delegate": DELEGATE,
+        "ipam": {"type": "host-local", "routes": ROUTES, "dataDir": "/run/own", "resolvConf": ""},
+        "runtimeConfig": {"mac": "02:00:00:00:00:02"},
+        "args": {"cni": {}},
+        **SHARED,
+    },
     "ptp": routed(
         ipMasq=False,
         mtu=1400,

@@ -11,6 +11,7 @@ import pytest
 from cni_py.lint import File, lint
 from cni_py.lint import Host as LintedHost
 from cni_py.spec import located
+from fixtures import leases
 from fixtures.configs import V4, V6, host_local, ipam, l2, l3, routed
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Container, Host, Outcome, refusal
@@ -33,6 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "egressBurst": 800_000,
     },
     "bridge": l3(),
+    "cluster": ipam("cluster", pools=["lan"]),
     "dummy": ipam(ranges=[V4]) | {"type": "dummy"},
     "firewall": {
         "cniVersion": "1.1.0",
@@ -41,6 +43,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "backend": "nftables",
         "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]},
     },
+    "flannel": leases.overlay("flannel", subnetFile=leases.AGENT),
     "host-device": {"cniVersion": "1.1.0", "name": "net1", "type": "host-device", "device": "x"},
     "host-local": ipam(ranges=[V4]),
     "loopback": {"cniVersion": "1.1.0", "name": "net1", "type": "loopback"},
@@ -52,6 +55,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "type": "portmap",
         "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]},
     },
+    "overlay": leases.overlay(),
     "ptp": routed(),
     "sbr": {"cniVersion": "1.1.0", "name": "net1", "type": "sbr"},
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]),
@@ -101,6 +105,8 @@ OWN_NETNS = "/proc/self/ns/net"
 def host(host: Host) -> Host:
     """A host with what configurations name."""
     uplink(host, "macvlan")
+    leases.lease(host)
+    leases.blocks(host)
     return host
 
 

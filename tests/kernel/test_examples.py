@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fixtures import leases
 from fixtures.background import running
 from fixtures.dhcp import dnsmasq, make_lan, start_daemon
 from fixtures.host import ROOT, Container, Host
@@ -42,6 +43,12 @@ def examples() -> list[Any]:
 def prepared(host: Host, conflist: dict[str, Any], stack: ExitStack) -> None:
     """Give the host what the configuration names."""
     main = conflist["plugins"][0]
+    if main["type"] == "overlay":
+        leases.lease(host)
+    if main["type"] == "flannel":
+        leases.text(host, leases.FLANNEL, leases.ENVIRONMENT)
+    if main.get("ipam", {}).get("type") == "cluster":
+        leases.blocks(host)
     if "master" in main:
         uplink(host, "macvlan", main["master"])
     if "device" in main:

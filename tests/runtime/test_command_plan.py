@@ -229,7 +229,7 @@ def test_every_plugin_has_a_plan() -> None:
     from cni_py.plugins.planned import HANDLERS
     from cni_py.skel import EXECUTABLES
 
-    assert set(EXECUTABLES) - set(HANDLERS) == {"dhcp", "host-local", "static"}
+    assert set(EXECUTABLES) - set(HANDLERS) == {"cluster", "dhcp", "host-local", "static"}
 
 
 def test_route_that_is_there_twice(host: Host) -> None:

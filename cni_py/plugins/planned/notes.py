@@ -108,6 +108,10 @@ def _planned(name: str, call: Call[Any]) -> Result:
         from cni_py.ipam import host_local
 
         return host_local.plan(typed_call(call.request, host_local.Config))
+    if name == "cluster":
+        from cni_py.ipam import cluster
+
+        return cluster.plan(typed_call(call.request, cluster.Config))
     from cni_py.ipam import static
 
     # It keeps nothing: the ADD is the plan.
