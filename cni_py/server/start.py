@@ -41,7 +41,11 @@ def start(path: Path, metrics_path: Path, settings: Settings) -> None:
             preload.load()
         # First, for it says how far the other one is.
         metrics = listen(metrics_path, socket.SOCK_STREAM, take_over=settings.take_over)
-        calls = listen(path, socket.SOCK_SEQPACKET, take_over=settings.take_over)
+        try:
+            calls = listen(path, socket.SOCK_SEQPACKET, take_over=settings.take_over)
+        except OSError:
+            metrics_path.unlink(missing_ok=True)
+            raise
         own = _described([Place.of(one) for one in (path, metrics_path)])
     # Once: who is root there, and what is mounted, is the process's affair for as long as it lives.
     host_root = None if settings.host_root is None else roots.of_process(settings.host_root)
