@@ -188,7 +188,9 @@ def _use(lease: Lease, made: dict[str, Any], ipam: dict[str, Any]) -> None:
         made.setdefault("isGateway", True)
     if made["type"] in MODULES:
         made.setdefault("ipMasq", not lease.masquerades)
-        made["ipMasqExclude"] = [*made.get("ipMasqExclude", ()), *networks]
+        given = made.get("ipMasqExclude", [])
+        # What is no list is refused by the delegate.
+        made["ipMasqExclude"] = [*given, *networks] if isinstance(given, list) else given
 
 
 def _delegate_mistakes(config: Config) -> Iterator[CniError]:
@@ -209,10 +211,6 @@ def _delegate_mistakes(config: Config) -> Iterator[CniError]:
     if kind in _SELF:
         msg = f'delegate.type is "{kind}", which makes no interface'
         yield CniError(Code.INVALID_CONFIG, msg, 'for instance "bridge"', key="delegate.type")
-    excluded = delegate.get("ipMasqExclude", [])
-    if not isinstance(excluded, list):
-        msg = "invalid configuration: $.delegate.ipMasqExclude: Expected `array`"
-        yield CniError(Code.INVALID_CONFIG, msg, key="delegate.ipMasqExclude")
 
 
 def _require_cluster(name: str) -> None:
