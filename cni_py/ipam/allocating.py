@@ -216,7 +216,12 @@ class ExhaustedError(CniError):
     """A range set has no address left; `set_index` is its number."""
 
     def __init__(self, index: int, ranges: RangeSet) -> None:
-        msg = f"no IP addresses available in range set: {describe(ranges)}"
-        total = sum(one.size for one in ranges)
-        super().__init__(Code.INTERNAL, msg, f"range set {index}: all of its {total} are taken")
+        found = _exhausted(index, ranges)
+        super().__init__(found.code, found.msg, found.details)
         self.set_index = index
+
+
+def _exhausted(index: int, ranges: RangeSet) -> CniError:
+    msg = f"no IP addresses available in range set: {describe(ranges)}"
+    total = sum(one.size for one in ranges)
+    return CniError(Code.INTERNAL, msg, f"range set {index}: all of its {total} are taken")
