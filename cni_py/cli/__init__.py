@@ -14,6 +14,7 @@ __all__ = ["main"]
 # The module of each command, and the command in it.
 COMMANDS = {
     "add": "attaching:add",
+    "agent": "agent:agent",
     "check": "attaching:check",
     "completion": "completion:completion",
     "del": "attaching:delete",
