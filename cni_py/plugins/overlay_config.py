@@ -205,7 +205,8 @@ def _delegate_mistakes(config: Config) -> Iterator[CniError]:
     kind = delegate.get("type", _DEFAULT_DELEGATE)
     if not isinstance(kind, str):
         msg = "'delegate' dictionary, if present, must have (string) 'type' field"
-        yield CniError(Code.INVALID_CONFIG, msg, 'for instance "bridge"', key="delegate.type")
+        details = '$.delegate.type is a name, for instance "bridge"'
+        yield CniError(Code.INVALID_CONFIG, msg, details, key="delegate.type")
         return
     yield from refusals("delegate.type", validate_plugin_name, kind)
     if kind in _SELF:

@@ -61,7 +61,7 @@ def reference_plugins(host: Host) -> None:
         "-ec",
         f"cd {BIN}; echo 'echo of others' > bridge; chmod 2750 bridge; chown 7:8 bridge\n"
         "touch -d 2020-02-03T04:05:06.789 bridge\n"
-        "ln -s ../elsewhere/ptp ptp; echo flannel > flannel; chmod 700 .",
+        "ln -s ../elsewhere/ptp ptp; echo calico > calico; chmod 700 .",
     )
 
 
@@ -130,7 +130,7 @@ def test_what_others_changed_since(host: Host) -> None:
     outcome = host.run(CNI_PY, "uninstall")
     assert f"left     {BIN}/ptp (somebody else has changed it since)" in outcome.stdout
     assert host.run("sh", "-c", f"cd {BIN}; ls -A; cat bridge ptp").stdout.split() == [
-        *("bridge", "flannel", "ptp"),
+        *("bridge", "calico", "ptp"),
         *("newer", "newest"),
     ]
     assert host.run("ls", NET_DIR).stdout == "10-bridge.conflist\n"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fixtures.configs import V4, V6, host_local, ipam, l2, l3, routed
 from fixtures.dump import differences, dump
 from fixtures.host import Host, Outcome, refusal
+from fixtures.leases import blocks, lease
 from fixtures.parents import bare, child, uplink
 
 if TYPE_CHECKING:
@@ -285,6 +286,11 @@ class Watched:
         self.container = host.container("c1")
         # What the configurations name as host-local's folder.
         host.run("mkdir", "/run/own")
+        # What the agent would have written.
+        if plugin == "overlay":
+            lease(host, "/run/own/lease.json")
+        if plugin == "cluster":
+            blocks(host)
         if plugin == "host-device":
             host.run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "far0")
             # The folder of its records stays.
