@@ -1,7 +1,7 @@
-"""ipip: packets to other nodes in IPv4, with 20 bytes more and nothing to tell flows apart.
+"""ipip: packets to other nodes in IP, with one header more and nothing to tell flows apart.
 
-IPv6 packets travel in IPv4 too (6in4). A device a family knows its own end alone; the other one is
-each route's next hop.
+IPv4 packets travel in IPv4, IPv6 packets in IPv6 (RFC 2003, RFC 2473). There is a device a family,
+and each route tells it the other end.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 from .backend import Announcement
 from .kernel_backend import KernelBackend, Wanted, halves
 from .settings import Settings
-from .state import Device, Route, State, Tunnel
+from .state import Device, Route, State, Tunnel, Tunnel6
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from cni_py.spec.addresses import IP
 
     from .backend import Node, View
     from .kernel_backend import Half
     from .underlay import Chosen, Underlay
 
-_OVERHEAD = 20
-_KIND = {4: "ipip", 6: "sit"}
-_NAME = {4: "flannel.ipip", 6: "flannel.sit"}
+_OVERHEAD = {4: 20, 6: 40}
+_NAME = {4: "flannel.ipip", 6: "flannel.ip6tnl"}
 
 
 class IpipSettings(Settings, frozen=True):
@@ -46,14 +43,14 @@ class IpipBackend(KernelBackend):
         self._settings = settings
 
     def overhead(self, version: int) -> int:
-        """An IPv4 header, for either family."""
-        del version
-        return _OVERHEAD
+        """The outer header."""
+        return _OVERHEAD[version]
 
     def announce(self) -> Announcement:
-        """The IPv4 address is needed for IPv6 too."""
+        """The node's addresses say all."""
         under = self.underlay()
-        self.announced(under, 4)
+        for version in self._versions:
+            self.announced(under, version)
         public, public6 = self._chosen.public, self._chosen.public6
         return Announcement(self.name, public or under.address, public6 or under.address6)
 
@@ -63,32 +60,31 @@ class IpipBackend(KernelBackend):
         routes: set[Route] = set()
         refused: dict[str, str] = {}
         for peer in peers:
-            address = peer.said.address
-            if address is None:
-                refused[peer.name] = "it has no IPv4 address"
+            theirs = [half for half in halves(peer) if half.version in devices]
+            without = [half.version for half in theirs if half.address is None]
+            if without:
+                refused[peer.name] = f"it has no IPv{without[0]} address"
                 continue
-            for half in halves(peer):
-                if half.version in devices:
-                    routes.add(self._route(half, address, devices[half.version].name, under))
+            routes.update(self._route(half, devices[half.version].name, under) for half in theirs)
         return Wanted(
             State({one.name: one for one in devices.values()}, frozenset(routes)), refused
         )
 
-    def _route(self, half: Half, address: IPv4Address, device: str, under: Underlay) -> Route:
-        direct = half.address
-        if self._settings.directrouting and direct and under.reaches_directly(direct):
-            return Route(half.subnet, under.link, direct)
-        # `::a.b.c.d` is how a 6in4 device is told the IPv4 address of the other end.
-        end: IP = address if half.version == 4 else IPv6Address(int(address))
-        return Route(half.subnet, device, end, onlink=True)
+    def _route(self, half: Half, device: str, under: Underlay) -> Route:
+        address = half.address
+        assert address is not None
+        if self._settings.directrouting and under.reaches_directly(address):
+            return Route(half.subnet, under.link, address)
+        if isinstance(address, IPv6Address):
+            return Route(half.subnet, device, encap=address)
+        return Route(half.subnet, device, address, onlink=True)
 
     def _device(self, own: Half, under: Underlay) -> Device:
+        end = frozenset({ip_interface((own.subnet.network_address, own.subnet.max_prefixlen))})
+        name, mtu = _NAME[own.version], self.mtu_of(under, own.version)
+        if own.version == 6:
+            return Device(name, "ip6tnl", Tunnel6(), mtu, addresses=end)
+        # What is announced may be an address that is translated to the link's.
         local = under.address or self.announced(under, 4)
-        address = ip_interface((own.subnet.network_address, own.subnet.max_prefixlen))
-        return Device(
-            _NAME[own.version],
-            _KIND[own.version],
-            Tunnel(local),
-            self.mtu_of(under, own.version),
-            addresses=frozenset({address}),
-        )
+        assert isinstance(local, IPv4Address)
+        return Device(name, "ipip", Tunnel(local), mtu, addresses=end)

@@ -27,6 +27,7 @@ from .state import (
     Route,
     State,
     Tunnel,
+    Tunnel6,
     Tunneled,
     Unfinished,
     Vxlan,
@@ -120,7 +121,13 @@ class OverlayKernel:
         # The index says the same of a link that has gone meanwhile.
         self._indices |= {f"#{one.link}": one.link for one in found}
         through = {
-            Route(one.destination, names.get(one.link, f"#{one.link}"), one.gateway, one.onlink)
+            Route(
+                one.destination,
+                names.get(one.link, f"#{one.link}"),
+                one.gateway,
+                one.onlink,
+                one.encap,
+            )
             for one in found
             if one.kind == UNICAST and one.priority == DEFAULT_PRIORITY[one.destination.version]
         }
@@ -179,10 +186,12 @@ class OverlayKernel:
             request = vxlan.create(
                 device.name, made, mac=device.mac, mtu=device.mtu, group=_UNFINISHED
             )
-        elif isinstance(shape, Tunnel) and shape.local.version == 4:
-            request = ip_tunnels.create(
-                device.name, device.kind, shape.local, mtu=device.mtu, group=_UNFINISHED
+        elif isinstance(shape, Tunnel):
+            request = ip_tunnels.create_ipip(
+                device.name, shape.local, mtu=device.mtu, group=_UNFINISHED
             )
+        elif isinstance(shape, Tunnel6):
+            request = ip_tunnels.create_ip6tnl(device.name, mtu=device.mtu, group=_UNFINISHED)
         else:
             request = wireguard.create(device.name, mtu=device.mtu, group=_UNFINISHED)
         try:
@@ -250,7 +259,9 @@ def _shape(link: Link) -> Shape:
         found = vxlan.read(link)
         if found is not None and found.local is not None:
             return Vxlan(found.vni, found.port, found.local, found.gbp, found.learning)
-    if link.kind in (ip_tunnels.IPIP, ip_tunnels.SIT):
+    if link.kind == ip_tunnels.IP6TNL and ip_tunnels.is_told_by_routes(link):
+        return Tunnel6()
+    if link.kind == ip_tunnels.IPIP:
         local = ip_tunnels.local_of(link)
         if local is not None:
             return Tunnel(local)
@@ -266,7 +277,9 @@ def _request(operation: Put | Remove, thing: Thing, index: int) -> Request:
         entry = Entry(thing.host, thing.mac)
         return (neighbours.forward if add else neighbours.forget)(index, entry, what)
     assert isinstance(thing, Route)
-    route = MarkedRoute(thing.destination, index, thing.gateway, thing.onlink, PROTOCOL)
+    route = MarkedRoute(
+        thing.destination, index, thing.gateway, thing.onlink, PROTOCOL, encap=thing.encap
+    )
     if not thing.link:
         route = route._replace(priority=_LAST_PRIORITY, kind=UNREACHABLE)
     if isinstance(operation, Put):

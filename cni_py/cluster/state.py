@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
     from cni_py.spec.addresses import IP, Cidr, Network
 
@@ -26,9 +27,13 @@ class Vxlan(NamedTuple):
 
 
 class Tunnel(NamedTuple):
-    """The same of an IP tunnel without a remote end: each route's next hop is one."""
+    """The same of an ipip device: each route's next hop is the other end."""
 
-    local: IP
+    local: IPv4Address
+
+
+class Tunnel6(NamedTuple):
+    """An ip6tnl device is told the other end by each route, and needs no own one."""
 
 
 class WireGuard(NamedTuple):
@@ -39,7 +44,7 @@ class Unfinished(NamedTuple):
     """A device of ours whose maker was killed before it was labelled, or one of a strange shape."""
 
 
-Shape = Vxlan | Tunnel | WireGuard | Unfinished
+Shape = Vxlan | Tunnel | Tunnel6 | WireGuard | Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,15 @@ class Device:
 class Route(NamedTuple):
     """A route in the main table, through a link; on the link alone without `gateway`.
 
-    Without a link it is the last resort: packets are refused that no other route takes.
+    `encap` is the other end of an IPv6 tunnel. Without a link it is the last resort: packets are
+    refused that no other route takes.
     """
 
     destination: Network
     link: str
     gateway: IP | None = None
     onlink: bool = False
+    encap: IPv6Address | None = None
 
     @property
     def key(self) -> tuple[Network, bool]:
@@ -82,7 +89,8 @@ class Route(NamedTuple):
         if not self.link:
             return f"route unreachable {self.destination}"
         via = "" if self.gateway is None else f" via {self.gateway}"
-        return f"route {self.destination}{via} dev {self.link}"
+        to = "" if self.encap is None else f" encap ip6 dst {self.encap}"
+        return f"route {self.destination}{to}{via} dev {self.link}"
 
 
 class Neighbour(NamedTuple):

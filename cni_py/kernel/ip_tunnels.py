@@ -1,8 +1,9 @@
-"""IP tunnels whose other end is each route's next hop (linux/if_tunnel.h, IFLA_IPTUN_*)."""
+"""IP tunnels whose other end is told by each route (linux/if_tunnel.h, IFLA_IPTUN_*)."""
 
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -14,21 +15,38 @@ from .vxlan import linkinfo
 if TYPE_CHECKING:
     from .links import Link
 
-IPIP, SIT = "ipip", "sit"
+IPIP, IP6TNL = "ipip", "ip6tnl"
 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_GROUP = 3, 4, 18, 27
-_LOCAL, _REMOTE, _PMTUDISC = 2, 3, 10
+_LOCAL, _REMOTE, _ENCAP_LIMIT, _FLAGS, _PROTO, _PMTUDISC, _COLLECT_METADATA = 2, 3, 6, 8, 9, 10, 19
+# linux/ip6_tunnel.h: no option that takes 8 bytes more.
+_IGNORE_ENCAP_LIMIT = 1
 _INFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 
 
-def create(name: str, kind: str, local: IPv4Address, *, mtu: int, group: int) -> Request:
-    """The request that creates a tunnel over IPv4, down: of IPv4 (IPIP) or IPv6 (SIT) packets.
+def create_ipip(name: str, local: IPv4Address, *, mtu: int, group: int) -> Request:
+    """The request that creates a tunnel of IPv4 packets in IPv4, down.
 
-    Where a route's next hop through it is an IPv4 address, or the IPv6 address `::a.b.c.d`, that is
-    the other end (net/ipv4/ip_tunnel.c). Outer packets may be fragmented on their way.
+    A route's next hop through it is the other end (net/ipv4/ip_tunnel.c). Outer packets may be
+    fragmented on their way.
     """
     data = attribute(_LOCAL, local.packed) + attribute(_PMTUDISC, b"\0")
+    return _created(name, IPIP, data, mtu, group)
+
+
+def create_ip6tnl(name: str, *, mtu: int, group: int) -> Request:
+    """The request that creates a tunnel of IPv6 packets in IPv6, down.
+
+    A route through it carries the other end (`MarkedRoute.encap`). A namespace has one such device,
+    which takes what no other tunnel takes.
+    """
+    data = attribute(_PROTO, bytes([socket.IPPROTO_IPV6])) + attribute(_COLLECT_METADATA, b"")
+    data += attribute(_ENCAP_LIMIT, b"\0") + attribute(_FLAGS, _U32.pack(_IGNORE_ENCAP_LIMIT))
+    return _created(name, IP6TNL, data, mtu, group)
+
+
+def _created(name: str, kind: str, data: bytes, mtu: int, group: int) -> Request:
     message = _INFO.pack(0, 0, 0, 0, 0)
     message += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
     message += attribute(_IFLA_MTU, _U32.pack(mtu)) + attribute(_IFLA_GROUP, _U32.pack(group))
@@ -37,7 +55,12 @@ def create(name: str, kind: str, local: IPv4Address, *, mtu: int, group: int) ->
 
 
 def local_of(link: Link) -> IPv4Address | None:
-    """The tunnel's own end; None for one that has a remote end or is bound to no address."""
+    """An ipip device's own end; None for one that has a remote end or is bound to no address."""
     if link.data.get(_REMOTE, b"").strip(b"\0") or not link.data.get(_LOCAL, b"").strip(b"\0"):
         return None
     return IPv4Address(link.data[_LOCAL])
+
+
+def is_told_by_routes(link: Link) -> bool:
+    """Whether an ip6tnl device has no other end of its own."""
+    return _COLLECT_METADATA in link.data

@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 import sys
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from .netlink import CREATE, NLM_F_CREATE, NLM_F_REPLACE, Request, attribute, attributes
@@ -28,7 +28,8 @@ UNICAST, UNREACHABLE = 1, 7
 
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _ONLINK, _CLONED = 0x4, 0x200
-_DST, _OIF, _GATEWAY, _PRIORITY, _TABLE = 1, 4, 5, 6, 15
+_DST, _OIF, _GATEWAY, _PRIORITY, _TABLE, _ENCAP_TYPE, _ENCAP = 1, 4, 5, 6, 15, 21, 22
+_ENCAP_IP6, _ENCAP_DST, _NESTED = 4, 2, 0x8000
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NLMSG_BYTES = 16
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -39,7 +40,10 @@ _GONE = frozenset({errno.ESRCH})
 
 
 class MarkedRoute(NamedTuple):
-    """A route; `link` is an ifindex, 0 where it has none or several."""
+    """A route; `link` is an ifindex, 0 where it has none or several.
+
+    `encap` is the other end of the IPv6 tunnel that packets take (linux/lwtunnel.h).
+    """
 
     destination: Network
     link: int
@@ -48,6 +52,7 @@ class MarkedRoute(NamedTuple):
     protocol: int = 0
     priority: int = 0
     kind: int = UNICAST
+    encap: IPv6Address | None = None
 
 
 def put(route: MarkedRoute, what: str, *, replace: bool) -> Request:
@@ -59,7 +64,11 @@ def put(route: MarkedRoute, what: str, *, replace: bool) -> Request:
     if route.gateway is None and route.destination.version == 4 and route.kind == UNICAST:
         scope = _SCOPE_LINK
     flags = NLM_F_CREATE | NLM_F_REPLACE if replace else CREATE
-    return Request(what, RTM_NEWROUTE, _message(route, scope), flags)
+    message = _message(route, scope)
+    if route.encap is not None:
+        message += attribute(_ENCAP | _NESTED, attribute(_ENCAP_DST, route.encap.packed))
+        message += attribute(_ENCAP_TYPE, _ENCAP_IP6.to_bytes(2, sys.byteorder))
+    return Request(what, RTM_NEWROUTE, message, flags)
 
 
 def remove(route: MarkedRoute, what: str) -> Request:
@@ -120,7 +129,15 @@ def _route(body: bytes, version: int) -> MarkedRoute | None:
         protocol,
         _number(have.get(_PRIORITY, b"")),
         kind,
+        _other_end(have),
     )
+
+
+def _other_end(have: dict[int, bytes]) -> IPv6Address | None:
+    if _number(have.get(_ENCAP_TYPE, b"")) != _ENCAP_IP6:
+        return None
+    end = attributes(have.get(_ENCAP, b"")).get(_ENCAP_DST)
+    return None if end is None else IPv6Address(end)
 
 
 def _number(value: bytes) -> int:

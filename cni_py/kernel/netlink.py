@@ -103,17 +103,8 @@ class Netlink:
 
         Raises KernelError for the first that failed with an errno it does not tolerate.
         """
-        for error in self.outcomes(*requests):
-            if error is not None:
-                raise error
-
-    def outcomes(self, *requests: Request) -> list[KernelError | None]:
-        """The same, with each request's error, None for one that was carried out.
-
-        Raises KernelError where the batch could not be sent at all.
-        """
         if not requests:
-            return []
+            return
         first = self._sequence + 1
         self._send(b"".join(self.encode(one, NLM_F_ACK) for one in requests))
         failed: dict[int, tuple[int, str]] = {}
@@ -124,12 +115,10 @@ class Netlink:
                     continue
                 waiting -= 1
                 failed[sequence - first] = _acknowledgement(flags, body)
-        return [
-            KernelError(request.what, *failed[index])
-            if failed[index][0] not in (0, *request.tolerate)
-            else None
-            for index, request in enumerate(requests)
-        ]
+        for index, request in enumerate(requests):
+            number, text = failed[index]
+            if number and number not in request.tolerate:
+                raise KernelError(request.what, number, text)
 
     def get(self, request: Request) -> bytes | None:
         """The message with the object asked for, None if the kernel says that there is none.

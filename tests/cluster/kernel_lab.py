@@ -45,6 +45,7 @@ neigh add 10.99.1.1 lladdr 02:00:00:00:00:04 dev theirs nud permanent
 _LOOK = ("link", "addr", "route", "-6 route", "neigh show nud permanent")
 # What is not the same for a device that was made again, or changes by itself.
 _PASSING = {
+    "permaddr",
     "gc_timer",
     "hello_timer",
     "ifindex",

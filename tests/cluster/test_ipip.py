@@ -41,7 +41,7 @@ class TestIpip(BackendBattery):
 @vm
 @pytest.mark.parametrize("direct", [False, True])
 def test_containers_reach_one_another(underlay: Underlay, *, direct: bool) -> None:
-    with closing(Nodes(underlay, lambda: ipip(directrouting=direct), 1480)) as nodes:
+    with closing(Nodes(underlay, lambda: ipip(directrouting=direct), 1460)) as nodes:
         nodes.reconcile()
         nodes.cross(1, 2)
         nodes.cross(1, 3)
@@ -52,7 +52,7 @@ def test_containers_reach_one_another(underlay: Underlay, *, direct: bool) -> No
 
 @vm
 def test_another_address_makes_the_device_anew(underlay: Underlay) -> None:
-    with closing(Nodes(underlay, ipip, 1480)) as nodes:
+    with closing(Nodes(underlay, ipip, 1460)) as nodes:
         nodes.reconcile()
         lines = """addr del 192.168.1.1/24 dev eth0
 addr add 192.168.1.11/24 dev eth0
