@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MODULES = {"bridge": "cni_py.plugins.bridge", "ptp": "cni_py.plugins.ptp"}
 DELEGATES = Delegates(MODULES)
 
+_SHOWN_CHARACTERS = 80
 _SELF = ("overlay", "flannel")
 _DEFAULT_DELEGATE = "bridge"
 # What the delegate gets as the runtime passed it.
@@ -205,7 +206,8 @@ def _delegate_mistakes(config: Config) -> Iterator[CniError]:
     kind = delegate.get("type", _DEFAULT_DELEGATE)
     if not isinstance(kind, str):
         msg = "'delegate' dictionary, if present, must have (string) 'type' field"
-        details = '$.delegate.type is a name, for instance "bridge"'
+        shown = msgspec.json.encode(kind).decode()[:_SHOWN_CHARACTERS]
+        details = f'$.delegate.type is {shown}; a name is for instance "bridge"'
         yield CniError(Code.INVALID_CONFIG, msg, details, key="delegate.type")
         return
     yield from refusals("delegate.type", validate_plugin_name, kind)
