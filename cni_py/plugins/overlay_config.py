@@ -15,6 +15,7 @@ on a node with 10.5.34.0/24 of 10.5.0.0/16 and an MTU of 1450 is
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -43,6 +44,8 @@ MODULES = {"bridge": "cni_py.plugins.bridge", "ptp": "cni_py.plugins.ptp"}
 DELEGATES = Delegates(MODULES)
 
 _SHOWN_CHARACTERS = 80
+# The key, at the root of a configuration, that a message of the decoder begins with.
+_PATH = re.compile(r"\$\.(\w+)")
 _SELF = ("overlay", "flannel")
 _DEFAULT_DELEGATE = "bridge"
 # What the delegate gets as the runtime passed it.
@@ -130,6 +133,9 @@ def mistakes(call: Call[Config]) -> Iterator[CniError]:
         typed = decode_config(raw, plugin.Config)
     except CniError as error:
         msg = error.msg.removeprefix("invalid configuration: ")
+        path = _PATH.match(msg)
+        if path is not None and path[1] in config.delegate:
+            msg = f"$.delegate{msg[1:]}"
         text = f"invalid configuration: delegate: {msg}"
         yield CniError(error.code, text, error.details, key="delegate")
         return

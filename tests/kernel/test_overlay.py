@@ -259,7 +259,7 @@ def test_a_lease_of_an_earlier_boot(host: Host) -> None:
         ({"delegate": {"type": 7}}, "must have (string) 'type' field"),
         ({"delegate": {"type": "flannel"}}, "which makes no interface"),
         ({"delegate": {"type": "../x"}}, "invalid plugin name"),
-        ({"delegate": {"hairpinMode": "yes"}}, "delegate: $.hairpinMode"),
+        ({"delegate": {"hairpinMode": "yes"}}, "delegate: $.delegate.hairpinMode"),
         ({"delegate": {"vlan": 5000}}, "delegate: invalid VLAN ID 5000"),
         ({"delegate": {"ipMasqExclude": 7}}, "ipMasqExclude"),
         ({"ipam": {"type": "dhcp"}}, "need host-local"),
