@@ -52,7 +52,7 @@ class Session:
     async def run(self, former: Former) -> None:
         """Until it is cancelled. Raises NetworkChanged, CniError 7."""
         state = self._context.state
-        state.network = self._context.network
+        state.network, state.round = self._context.network, None
         state.choice = await self._patient(lambda: agent_backend.choose(state.settings.interfaces))
         log("interface", link=state.choice.link, why=state.choice.why)
         backend = agent_backend.make(self._context.network, state.choice.chosen)

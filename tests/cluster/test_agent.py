@@ -2,70 +2,159 @@
 
 from __future__ import annotations
 
-import signal
+import json
+import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import cluster_scenarios as scenarios
 
-from fixtures.agents import Cluster
-from fixtures.underlay import Stream, eventually, reaches
+from fixtures.agents import COMMAND, Cluster
+from fixtures.underlay import eventually, reaches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fixtures.underlay import Underlay
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def cluster(underlay: Underlay) -> Iterator[Cluster]:
+    """An etcd with a network, and containers on the hosts."""
     with closing(Cluster.start(underlay)) as cluster:
+        cluster.containers()
         yield cluster
 
 
-def cross(cluster: Cluster, one: int, other: int) -> None:
-    members = cluster.underlay.members
-    for version in (4, 6):
-        assert reaches(members[one], members[other], version), (one, other, version, cluster.told())
+def tried(cluster: Cluster, scenario: Callable[..., scenarios.Measured], seconds: float) -> None:
+    measured = scenario(cluster, seconds)
+    assert measured.lost == 0, scenario.__name__
 
 
-def test_containers_reach_one_another(cluster: Cluster) -> None:
-    cluster.containers()
-    cluster.join()
+def test_a_node_joins_is_looked_at_and_leaves(cluster: Cluster) -> None:
+    cluster.join(options=("--subnet-file=/run/flannel/subnet.env", "--healthz-port=8089"))
     cluster.settle()
+    members = cluster.underlay.members
     for one, other in ((1, 2), (1, 3), (3, 2)):
-        cross(cluster, one, other)
+        for version in (4, 6):
+            assert reaches(members[one], members[other], version), (one, other, cluster.told())
+    # As flannel has it, with the node's identity beside.
     assert cluster.etcd.keys() == sorted(
         ["config", *(f"subnets/10.244.{n}.0-24&fd00:244:0:{n}::-64" for n in (1, 2, 3))]
     )
     value = cluster.etcd.value("subnets/10.244.1.0-24&fd00:244:0:1::-64")
+    assert value.keys() == {
+        "PublicIP", "PublicIPv6", "BackendType", "BackendData", "BackendV6Data", "CniPy"
+    }  # fmt: skip
     assert (value["PublicIP"], value["PublicIPv6"]) == ("192.168.1.1", "fd00:1:0:1::1")
-    assert value["BackendType"] == "vxlan"
-    assert value["BackendData"]["VNI"] == 1
-    told = cluster.agents[1].file()
+    assert (value["BackendType"], value["BackendData"]["VNI"]) == ("vxlan", 1)
+
+    agent = cluster.agents[1]
+    told = agent.file()
     assert told is not None
     assert (told.ipv4_network, told.ipv4_subnet) == ("10.244.0.0/16", "10.244.1.0/24")
-    assert (told.mtu, told.lease, told.code) == (1430, "held", 0)
-    assert cluster.agents[1].problem() == 0
+    assert (told.mtu, told.lease, told.code, agent.problem()) == (1430, "held", 0, 0)
+    environment = agent.path("/run/flannel/subnet.env").read_text().splitlines()
+    assert "FLANNEL_SUBNET=10.244.1.1/24" in environment
+    assert "FLANNEL_IPV6_SUBNET=fd00:244:0:1::1/64" in environment
+    said = agent.host.run(COMMAND, "agent", "status")
+    assert said.status == 0
+    assert "10.244.2.0/24 and fd00:244:0:2::/64" in said.stdout
+    metrics = agent.host.run("busybox", "wget", "-qO-", "http://127.0.0.1:8089/metrics").stdout
+    assert "cni_py_agent_ready 1" in metrics.splitlines()
+    assert "cni_py_agent_peers 2" in metrics.splitlines()
+    # A second one has no business here.
+    second = agent.host.run(COMMAND, "agent", check=False)
+    assert (second.status, "another agent runs" in second.stderr) == (1, True)
 
-    # Stopped and started, or killed: nobody notices, and the subnet is the same.
-    members = cluster.underlay.members
-    with Stream(members[1], members[2]) as stream:
-        cluster.agents[1].restart()
-        assert cluster.agents[1].has_told("subnet", 2)
-        cluster.agents[1].restart(signal.SIGKILL)
-        assert cluster.agents[1].has_told("subnet", 3)
-        cluster.settle()
-    assert stream.lost == []
-    assert [one["subnets"] for one in cluster.agents[1].events("subnet")] == [
-        "10.244.1.0/24 and fd00:244:0:1::/64"
-    ] * 3
+    # Stopped, it leaves everything, and STATUS says that nobody follows changes.
+    agent.end()
+    assert agent.problem() == 51
+    assert reaches(members[1], members[2])
+    agent.start()
+    assert eventually(agent.is_ready, 30)
 
     # Given back: the others forget it, and nothing is left on the host.
-    cluster.agents[3].ask("/release", "POST")
-    assert cluster.agents[3].process.wait(20) == 0
-    assert cluster.agents[3].file() is None
-    assert cluster.underlay.members[3].host.link("flannel.1") is None
-    assert eventually(lambda: cluster.agents[1].peers() == ["10.244.2.0/24 and fd00:244:0:2::/64"])
+    assert agent.host.run(COMMAND, "agent", "release").status == 0
+    assert agent.process is not None
+    assert agent.process.wait(30) == 0
+    assert agent.file() is None
+    assert agent.problem() == 50
+    assert members[1].host.link("flannel.1") is None
+    assert "proto 67" not in members[1].host.run("ip", "route").stdout
+    assert eventually(lambda: len(cluster.agents[2].peers()) == 1)
+    assert "subnets/10.244.1.0-24&fd00:244:0:1::-64" not in set(cluster.etcd.keys())
+
+
+@pytest.mark.parametrize("underlay", [(1, 1, 1)], indirect=True)
+def test_what_happens_to_a_host_does_not_concern_the_others(cluster: Cluster) -> None:
+    cluster.join(ttl=scenarios.TTL)
+    cluster.settle()
+    tried(cluster, scenarios.agent_restarted, 0)
+    tried(cluster, scenarios.mtu_changed, 0)
+    tried(cluster, scenarios.device_deleted, 0)
+    tried(cluster, scenarios.interface_down, 0)
+    tried(cluster, scenarios.hostile_records, 0)
+    tried(cluster, scenarios.host_cut_off, 0)
+    tried(cluster, scenarios.subnet_stolen, 0)
+
+
+@pytest.mark.parametrize("underlay", [(1, 1, 1)], indirect=True)
+def test_the_store_may_go_forget_and_come_back(cluster: Cluster) -> None:
+    cluster.join(ttl=scenarios.TTL)
+    cluster.settle()
+    tried(cluster, scenarios.store_down, scenarios.TTL + 1)
+    tried(cluster, scenarios.store_restored, 0)
+    tried(cluster, scenarios.store_empty, 0)
+
+
+@pytest.mark.parametrize("underlay", [(1, 1, 1)], indirect=True)
+def test_two_nodes_do_not_have_one_address_or_one_subnet(cluster: Cluster) -> None:
+    cluster.join(1, options=("--subnet=10.244.1.0/24", "--subnet=fd00:244:0:1::/64"))
+    assert cluster.agents[1].has_told("subnet")
+    cluster.join(2, options=("--subnet=10.244.1.0/24,fd00:244:0:1::/64",), fixed=False)
+    cluster.join(3, options=("--public-ip=192.168.1.1", "--public-ipv6=fd00:1:0:1::1"), fixed=False)
+    assert cluster.agents[2].has_told("no subnet")
+    assert "10.244.1.0" in cluster.agents[2].events("no subnet")[0]["why"]
+    assert cluster.agents[1].has_told("duplicate address")
+    assert cluster.agents[3].has_told("no subnet")
+    assert "is alive" in cluster.agents[3].events("no subnet")[0]["why"]
+    assert [cluster.agents[n].problem() for n in (1, 2, 3)] == [0, 50, 50]
+    # Once the other has gone, its subnet can be had.
+    cluster.agents[1].ask("/release", "POST")
+    assert cluster.agents[2].has_told("subnet")
+    assert cluster.agents[3].has_told("subnet")
+
+
+@pytest.mark.parametrize("underlay", [(1, 1, 1)], indirect=True)
+def test_a_change_of_the_network_is_followed(cluster: Cluster) -> None:
+    cluster.join(1, 2)
+    cluster.settle()
+    config = {"Network": "10.244.0.0/16", "EnableIPv6": True, "IPv6Network": "fd00:244::/48"}
+    place = f"--etcd-endpoints={cluster.etcd.endpoints}"
+    host = cluster.underlay.members[1].host
+
+    def put(**backend: object) -> subprocess.CompletedProcess[str]:
+        text = json.dumps(config | {"Backend": backend})
+        return host.run(COMMAND, "agent", place, "config", "set", "-", stdin=text, check=False)
+
+    refused = put(Type="carrier-pigeon")
+    assert (refused.status, "carrier-pigeon" in refused.stderr) == (2, True)
+    config["Network"] = "10.0.0.0/24"
+    refused = put(Type="host-gw")
+    assert (refused.status, "is leased" in refused.stderr) == (1, True)
+    config["Network"] = "10.244.0.0/16"
+    assert put(Type="host-gw").status == 0
+    members = cluster.underlay.members
+    assert eventually(lambda: members[1].host.link("flannel.1") is None, 30), cluster.told()
+    cluster.settle()
+    host = members[1].host
+    way = "10.244.2.0/24 via 192.168.1.2 dev eth0"
+    assert eventually(lambda: way in host.run("ip", "route").stdout), cluster.told()
+    assert reaches(members[1], members[2])
+    told = cluster.agents[1].file()
+    assert told is not None
+    assert (told.backend, told.mtu, told.ipv4_subnet) == ("host-gw", 1500, "10.244.1.0/24")
