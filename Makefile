@@ -13,10 +13,11 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo test test-vm test-packages lint bin dist deb bench faults flood fuzz model schema pages docs clean
+.PHONY: help demo demo-cluster test test-vm test-packages lint bin dist deb bench faults faults-cluster flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
+	@echo 'make demo-cluster  three hosts on a simulated underlay, an etcd, six containers (as root)'
 	@echo 'make test      lint, the site and every test; without root what can run in a user namespace'
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
 	@echo 'make test-packages   what users install: wheels, sdist, pipx, the Debian package on a Debian of its own'
@@ -26,6 +27,7 @@ help:
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
+	@echo 'make faults-cluster  what goes wrong in a cluster of three hosts: FAULTS=<options of tests/faults/cluster.py>'
 	@echo 'make fuzz      hostile input to everything that reads some: FUZZ_SECONDS=20 for each target'
 	@echo 'make model     long sequences of calls and mishaps against a model: MODEL_EXAMPLES=200, MODEL_STEPS=40'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
@@ -37,6 +39,10 @@ help:
 demo: bin
 	@tests/tools/setup demo
 	@$(VENV)/bin/cni-py demo
+
+demo-cluster: bin
+	@tests/tools/setup demo-cluster
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.demo_cluster
 
 test: bin lint docs
 	@tests/tools/setup test
@@ -67,6 +73,10 @@ bench: bin
 faults: bin
 	@tests/tools/setup test
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.kills $(FAULTS)
+
+faults-cluster: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.cluster $(FAULTS)
 
 flood: bin
 	@tests/tools/setup test

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import TYPE_CHECKING
 
 from . import free_subnets
-from .flannel import SUBNETS_KEY, Subnets
+from .flannel import SUBNETS_KEY, FlannelError, NodeLease, Subnets, parse_subnets
 from .owner import Owner, encode, lease_in, owner_of, shares_address
 from .store import Absent, AtRevision, Put
 from .store_errors import LeaseLost, StoreError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv6Network
 
-    from .flannel import NodeLease
     from .flannel_network import Network
     from .store import Condition, Record, Store
 
@@ -136,13 +135,18 @@ class Claimer:
         return Claim(wanted, lease, how)
 
     async def _found(self) -> list[_Found]:
-        """Every record below `PREFIX/subnets/` that makes sense."""
+        """Every record below `PREFIX/subnets/` whose key makes sense.
+
+        Where the value makes none, the subnet is taken all the same.
+        """
         snapshot = await self._store.list(f"{self._prefix}/{SUBNETS_KEY}")
         found = []
         for record in snapshot.records:
             lease = lease_in(record, self._prefix)
-            if lease is not None:
-                found.append(_Found(record, lease, owner_of(record.value)))
+            owner = None if lease is None else owner_of(record.value)
+            with suppress(FlannelError):
+                taken = parse_subnets(record.key.removeprefix(f"{self._prefix}/"))
+                found.append(_Found(record, lease or NodeLease(taken), owner))
         return found
 
     def _is_mine(self, one: _Found, said: NodeLease, former: Former) -> bool:

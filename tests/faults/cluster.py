@@ -18,8 +18,8 @@ from fixtures.underlay import Underlay
 
 from .cluster_scenarios import SCENARIOS, TTL, Measured
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "overlay.md"
-_MARKERS = ("<!-- faults -->", "<!-- /faults -->")
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "overlay.md"
 # How long what lasts a while does: etcd's absence, a host's.
 _SECONDS = 60.0
 
@@ -46,32 +46,30 @@ def main() -> None:
             measured = one(cluster, options.seconds)
             lost += measured.lost
             rows.append(row((one.__doc__ or "").strip(), measured))
-            print(f"{time.monotonic() - began:6.1f} s  {rows[-1]}", flush=True)
+            print(f"{time.monotonic() - began:6.1f} s  {' | '.join(rows[-1])}", flush=True)
     if options.document:
         document(rows, options.seconds)
     sys.exit(1 if lost else 0)
 
 
-def row(what: str, measured: Measured) -> str:
+def row(what: str, measured: Measured) -> tuple[str, ...]:
     seconds = f"{measured.seconds:.1f} s" if measured.seconds else "at once"
-    return f"| {what} | {seconds} | {measured.lost} | {measured.own} |"
+    return what, seconds, str(measured.lost), measured.own
 
 
-def document(rows: list[str], seconds: float) -> None:
-    """Put the table between its markers."""
-    head = f"""\
+def document(rows: list[tuple[str, ...]], seconds: float) -> None:
+    """Put the table between its marks; `bench/` has what writes tables."""
+    sys.path.append(str(ROOT / "bench"))
+    from tables import table, write_document
+
+    text = f"""\
 Three hosts, a real etcd, leases of {TTL} s, absences of {seconds:.0f} s. Recovered: from the end of
 the fault until all agents are ready and packets flow to the host and back. Lost: of a packet a
 millisecond between the other two hosts. By `make faults-cluster FAULTS=--document`.
 
-| fault | recovered | lost between others | the host itself |
-| --- | --- | --- | --- |
 """
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(_MARKERS[0])
-    after = rest.partition(_MARKERS[1])[2]
-    lines = head + "\n".join(rows)
-    DOCUMENT.write_text(f"{before}{_MARKERS[0]}\n\n{lines}\n\n{_MARKERS[1]}{after}")
+    head = ("fault", "recovered", "lost between others", "the host itself")
+    write_document(DOCUMENT, {"faults": text + table(head, rows)})
 
 
 if __name__ == "__main__":
