@@ -10,6 +10,9 @@ import errno
 import socket
 import struct
 import time
+
+# threading.local, without the rest of threading.
+from _thread import _local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import interruption
@@ -26,8 +29,19 @@ _NETLINK_GET_STRICT_CHK = 12
 _RECEIVE_BUFFER_BYTES = 1 << 20
 # The kernel fills dumps in pieces of at most 32 KiB; one link with many VFs can be larger.
 _DATAGRAM_BYTES = 1 << 18
-# One for all sockets: room of its own for each answer would be asked of the kernel each time.
-_room = memoryview(bytearray(_DATAGRAM_BYTES))
+
+
+class _Room(_local):
+    """One for all sockets of a thread: room for each answer would be asked of the kernel each time.
+
+    Threads must not share one: another's answer would be in it before this one's has been read.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_DATAGRAM_BYTES))
+
+
+_room = _Room()
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -234,7 +248,8 @@ class Netlink:
     def _receive(self) -> list[tuple[int, int, int, bytes]]:
         """The (type, flags, sequence, body) of each message of one datagram."""
         try:
-            data = bytes(_room[: self._socket.recv_into(_room)])
+            room = _room.view
+            data = bytes(room[: self._socket.recv_into(room)])
         except TimeoutError:
             raise
         except OSError as error:

@@ -48,6 +48,36 @@ with Netlink(RTMGRP_LINK) as events, Netlink() as netlink:
     print(any(body == b"" for body in (next(reports) for _ in range(30))))
 """
 
+# One thread hears reports while others ask: each has to get its own answers.
+_THREADS = """
+import threading, time
+from cni_py.kernel import links
+from cni_py.kernel.netlink import RTMGRP_LINK, Netlink
+wrong, over = [], threading.Event()
+
+def ask(name):
+    with Netlink() as netlink:
+        for number in range(400):
+            netlink.submit(links.change(name, ("IFLA_TXQLEN", 100 + number)))
+            found = links.get(netlink, name)
+            if (found.name, found.queue_length) != (name, 100 + number):
+                wrong.append((name, number, found.name))
+
+def hear():
+    with Netlink(RTMGRP_LINK) as events:
+        while not over.is_set():
+            list(events.pending())
+
+threads = [threading.Thread(target=ask, args=(f"s{index}",), daemon=True) for index in range(3)]
+threading.Thread(target=hear, daemon=True).start()
+for one in threads:
+    one.start()
+for one in threads:
+    one.join(30)
+over.set()
+print(wrong, [one.is_alive() for one in threads])
+"""
+
 
 @pytest.fixture
 def busy(host: Host) -> Host:
@@ -76,6 +106,13 @@ def test_interrupted_dump(busy: Host) -> None:
 def test_reports_without_room(busy: Host) -> None:
     """The waiting goes on, and looks for itself."""
     assert busy.run(sys.executable, "-I", "-c", _OVERFLOW).stdout == "True\n"
+
+
+def test_each_thread_has_its_own_answers(host: Host) -> None:
+    """An agent hears the kernel's reports in one thread and changes routes in another."""
+    host.run("ip", "-batch", "-", stdin="".join(f"link add s{i} type bridge\n" for i in range(3)))
+    told = host.run(sys.executable, "-I", "-c", _THREADS).stdout
+    assert told == "[] [False, False, False]\n"
 
 
 def test_dump_that_fails(busy: Host) -> None:
