@@ -1,8 +1,8 @@
 """Networks as other projects write them on real nodes: linted, and attached by our runtime library.
 
-The files in `known` are called after who writes them. What is not ours in their chains (flannel,
-calico, cilium-cni) is stood in for: an executable that connects the container by ours, in the way
-in which theirs leaves it for the plugins that follow.
+The files in `known` are called after who writes them. What is not ours in their chains (calico,
+cilium-cni) is stood in for: an executable that connects the container by ours, in the way in which
+theirs leaves it for the plugins that follow. `flannel` is ours, on what a flanneld has written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from cni_py.lint import File, lint
 from cni_py.lint import Host as Linted
 from cni_py.spec.located import parse
+from fixtures import leases
 from fixtures.cnitool import NET_D
 from fixtures.host import BIN, ROOT
 from fixtures.leaks import leaks
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fixtures.host import Host
 
 KNOWN = sorted((ROOT / "tests" / "runtime" / "known").iterdir())
-FOREIGN = ("calico", "cilium-cni", "flannel")
+FOREIGN = ("calico", "cilium-cni")
 
 # As containerd passes a pod's hostPort, and its annotations with limits.
 LIMIT = {"Rate": 8000000, "Burst": 4294967295}
@@ -35,15 +36,13 @@ ASKED = {
     "bandwidth": {f"{way}{key}": LIMIT[key] for way in ("ingress", "egress") for key in LIMIT},
 }
 
-# In the form of the real ones: flannel delegates to bridge with a file of its own about the subnet,
-# calico and cilium give a veth pair with a host route.
+# In the form of the real ones, which give a veth pair with a host route.
 STAND_IN = f"""#!{sys.executable}
 import json, os, subprocess, sys
-name = os.path.basename(sys.argv[0])
 verb = os.environ["CNI_COMMAND"]
 config = json.load(sys.stdin) if verb != "VERSION" else {{}}
 ranges = [[{{"subnet": "10.244.7.0/24"}}]]
-ipam = {{"type": "host-local", "ranges": ranges, "routes": [{{"dst": "10.244.0.0/16"}}]}}
+ipam = {{"type": "host-local", "ranges": ranges, "routes": [{{"dst": "0.0.0.0/0"}}]}}
 own = {{key: config[key] for key in ("name", "cniVersion", "prevResult") if key in config}}
 if verb == "VERSION":
     versions = ["0.3.1", "0.4.0", "1.0.0"]
@@ -52,12 +51,7 @@ elif config.get("chaining-mode"):
     if verb == "ADD":
         print(json.dumps(config["prevResult"]))
 else:
-    own["ipam"] = ipam
-    if name == "flannel":
-        own |= config["delegate"] | {{"type": "bridge", "mtu": 1450, "isGateway": True}}
-    else:
-        own |= {{"type": "ptp", "mtu": 1500}}
-        ipam["routes"] = [{{"dst": "0.0.0.0/0"}}]
+    own |= {{"type": "ptp", "mtu": 1500, "ipam": ipam}}
     plugin = os.path.join("{BIN}", own["type"])
     sys.exit(subprocess.run([plugin], input=json.dumps(own).encode()).returncode)
 """
@@ -100,6 +94,7 @@ def test_as_written_on_a_node(host: Host, cni_path: str, file: Path) -> None:
     network = json.loads(text)
     declared = {key for one in network["plugins"] for key in one.get("capabilities", ())}
     capabilities = {key: ASKED[key] for key in declared & set(ASKED)}
+    leases.text(host, leases.FLANNEL, leases.ENVIRONMENT)
     host.container("c1")
     host.serve("--idle-workers", "1", forked=True)
     script = (sys.executable, "-c", ATTACH, network["name"], cni_path, json.dumps(capabilities))
