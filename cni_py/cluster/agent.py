@@ -151,10 +151,8 @@ class Agent:
             if why != told:
                 log("no network", why=why)
                 told = why
-            self._state.waits("the cluster's network is not known", why)
-            # What an earlier agent wrote stays true: nothing was heard to the contrary.
-            if node_file.read(self._settings.file) is None:
-                self._publish()
+            self._state.waits("the cluster's network is not known", why, for_store=True)
+            self._publish()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -182,6 +180,8 @@ class Agent:
         except ValueError:
             return Former()
         self._state.former = told.former
+        if v4 or v6:
+            self._state.inherited = self._written = told
         return Former(Subnets(v4, v6), told.lease_number)
 
     async def _publish_always(self) -> None:

@@ -37,6 +37,8 @@ class Context:
     """What the backend announces of this node."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """All records have been read once."""
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    """This node has, or has had, a lease."""
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
     """What the backend is shown may have changed."""
     own_stirred: asyncio.Event = field(default_factory=asyncio.Event)

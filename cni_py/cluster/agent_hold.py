@@ -62,7 +62,8 @@ class Holder:
                     log("no subnet", why=str(error))
                     told = str(error)
                 if state.own is None:
-                    state.waits("this node has no subnet of the cluster's network yet", str(error))
+                    msg = "this node has no subnet of the cluster's network yet"
+                    state.waits(msg, str(error), for_store=isinstance(error, StoreError))
                 else:
                     state.loss = str(error)
                 self._context.publish()
@@ -82,6 +83,7 @@ class Holder:
             log("subnet changed", before=str(former.subnets), now=str(claim.subnets),
                 means="containers with addresses of the former subnet are not reached from other"
                 " nodes any more, and it may be given to another node: make them anew")  # fmt: skip
+        self._context.claimed.set()
         self._context.own_stirred.set()
         self._context.dirty.set()
         self._context.publish()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cni_py.spec.errors import Code
 
 from . import node_file
@@ -31,7 +33,10 @@ class AgentState:
     def __init__(self, settings: AgentSettings, owner: Owner) -> None:
         self.settings, self.owner = settings, owner
         self.waiting = _START
-        """Why there is no subnet yet; code 0 once there is one."""
+        """Why there is no subnet yet."""
+        self.waits_for_store = True
+        self.inherited: NodeFile | None = None
+        """What an earlier agent has told the plugins: it is true until the contrary is heard."""
         self.network: Network | None = None
         self.choice: Choice | None = None
         self.own: NodeLease | None = None
@@ -54,9 +59,10 @@ class AgentState:
         """The store has answered, or told something."""
         self.contact, self.store_problem = node_file.now(), ""
 
-    def waits(self, msg: str, details: str = "") -> None:
-        """There is no subnet yet, for this reason."""
+    def waits(self, msg: str, details: str = "", *, for_store: bool = False) -> None:
+        """There is no subnet yet, for this reason, which is or is not that the store is away."""
         self.waiting = Problem(Code.PLUGIN_NOT_AVAILABLE, msg, details)
+        self.waits_for_store = for_store
 
     @property
     def holding(self) -> Holding:
@@ -89,6 +95,11 @@ class AgentState:
     def node_file(self) -> NodeFile:
         """What the plugins are told."""
         problem = self.problem()
+        if self.own is None and self.inherited is not None:
+            if self.waits_for_store:
+                return self.inherited
+            told = {"code": int(problem.code), "msg": problem.msg, "details": problem.details}
+            return replace(self.inherited, **told)
         v4, v6 = self._networks()
         own = self.own
         subnets = None if own is None else own.subnets

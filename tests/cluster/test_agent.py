@@ -72,9 +72,17 @@ def test_a_node_joins_is_looked_at_and_leaves(cluster: Cluster) -> None:
 
     # Stopped, it leaves everything, and STATUS says that nobody follows changes.
     agent.end()
+    told = agent.file()
     assert agent.problem() == 51
     assert reaches(members[1], members[2])
+    # Started while the store is away, it changes nothing: what its predecessor wrote is true.
+    cluster.etcd.kill()
     agent.start()
+    assert agent.has_told("no network")
+    assert agent.file() == told
+    assert agent.problem() == 0
+    assert reaches(members[1], members[2])
+    cluster.etcd.start()
     assert eventually(agent.is_ready, 30)
 
     # Given back: the others forget it, and nothing is left on the host.

@@ -1,0 +1,113 @@
+"""`cni-py agent` on the command line: the network's configuration, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fixtures.agents import COMMAND
+from fixtures.certificates import Authority
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}
+
+
+def run(
+    *words: str, status: int = 0, stdin: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [COMMAND, "agent", *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONSAFEPATH": "1", **env},
+    )
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2, done.stderr
+    return done
+
+
+def test_the_configuration_is_examined_set_and_printed(tmp_path: Path) -> None:
+    store = f"--store=sqlite:{tmp_path}/state/store.db"
+    text = json.dumps(CONFIG)
+    assert "has no /coreos.com/network/config" in run(store, "config", "get", status=1).stderr
+    said = run(store, "config", "set", "-", stdin=text).stdout
+    assert said == (
+        "/coreos.com/network/config is set: 10.244.0.0/16, 255 subnets of /24, by vxlan\n"
+    )
+    assert run(store, "config", "get").stdout == f"{text}\n"
+    # The prefix is of the store's options; the variable is flannel's.
+    run("config", "get", status=1, CNI_PY_AGENT_STORE=store[8:], FLANNELD_ETCD_PREFIX="/other")
+    assert run("config", "get", CNI_PY_AGENT_STORE=store[8:]).stdout == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({}, "Network is missing"),
+        (CONFIG | {"SubnetLen": 31}, "SubnetLen is 31"),
+        (CONFIG | {"Backend": {"Type": "smoke"}}, "its Type is 'smoke'"),
+        (CONFIG | {"Backend": {"Type": "vxlan", "VNI": "one"}}, "Backend cannot be used"),
+        ("nonsense", "config"),
+    ],
+)
+def test_a_configuration_that_no_agent_could_use_is_refused(config: Any, wrong: str) -> None:
+    said = run("config", "check", "-", status=2, stdin=json.dumps(config)).stderr
+    assert wrong in said
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "wrong"),
+    [
+        (("--store=redis:x", "config", "get"), 2, "is not sqlite:PATH"),
+        (("--etcd-endpoints=nowhere", "config", "get"), 2, "is no endpoint"),
+        (("--etcd-prefix=x", "config", "get"), 2, "does not begin with /"),
+        (("--etcd-username=me", "config", "get"), 2, "a user needs a password"),
+        (("--etcd-cafile=/nowhere", "--etcd-endpoints=https://127.0.0.1:1", "config", "get"), 1,
+            "/nowhere: No such file"),
+        (("--iface-regex=(", "config", "get"), 2, "no regular expression"),
+        (("--public-ip=fd00::1", "config", "get"), 2, "--public-ip"),
+        (("--lease-ttl=0", "config", "get"), 2, "--lease-ttl"),
+        (("status", "--network=../x"), 2, "letters, digits"),
+        (("status", "--socket=/nowhere"), 1, "no agent of the network default listens there"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused_in_one_line(
+    words: tuple[str, ...], status: int, wrong: str
+) -> None:
+    assert wrong in run(*words, status=status).stderr
+
+
+def test_tls_certificates_and_a_user(clusters, tmp_path: Path) -> None:
+    authority = Authority.made(tmp_path / "ca")
+    (server, server_key), (client, client_key) = authority.sign("server"), authority.sign("client")
+    options = [
+        f"--cert-file={server}", f"--key-file={server_key}", "--client-cert-auth",
+        f"--trusted-ca-file={authority.ca}",
+    ]  # fmt: skip
+    cluster = clusters(options=options, secure=True)
+    tls = (
+        f"--cacert={authority.ca}", f"--cert={client}", f"--key={client_key}"
+    )  # fmt: skip
+    for words in ("user add root:secret", "user grant-role root root", "auth enable"):
+        cluster.ctl(*tls, *words.split())
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    place = (
+        f"--etcd-endpoints={cluster.access().endpoints[0]}", f"--etcd-cafile={authority.ca}",
+        f"--etcd-certfile={client}", f"--etcd-keyfile={client_key}",
+    )  # fmt: skip
+    user = ("--etcd-username=root", f"--etcd-password-file={password}")
+    run(*place, *user, "config", "set", "-", stdin=json.dumps(CONFIG))
+    assert json.loads(run(*place, *user, "config", "get").stdout) == CONFIG
+    password.write_text("wrong\n")
+    assert "secret" not in run(*place, *user, "config", "get", status=1).stderr
