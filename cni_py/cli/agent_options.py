@@ -129,6 +129,13 @@ AGENT = (
         metavar="SUBNET",
         help="The subnet that this node has to have; one a family. Without it, one is chosen.",
     ),
+    _own(
+        "--pool",
+        "pools",
+        multiple=True,
+        metavar="NAME",
+        help="Keep this node's part of a pool of the plugin cluster.",
+    ),
     _flannel(
         "net-config-path",
         type=_PATH,
@@ -278,6 +285,7 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
             given["public_ipv6"],
         ),
         subnets=tuple(part for one in given["subnets"] for part in one.split(",") if part),
+        pools=tuple(dict.fromkeys(given["pools"])),
         network=network,
         grace=given["grace_seconds"],
         pace=Pace(every=given["reconcile_seconds"]),

@@ -73,8 +73,25 @@ class Session:
                 group.create_task(Follower(self._context).run())
                 group.create_task(Holder(self._context).run(former))
                 group.create_task(self._show(reconciler))
+                for pool in self._context.state.settings.pools:
+                    group.create_task(self._keep(pool))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
+
+    async def _keep(self, pool: str) -> None:
+        """Keep this node's part of a pool; its blocks are its own as long as its lease lasts."""
+        from .pool_keeper import PoolKeeper
+
+        state = self._context.state
+        await self._context.claimed.wait()
+
+        def lease() -> int:
+            return 0 if state.kept is None else state.kept.lease
+
+        def held_until() -> float:
+            return 0.0 if state.kept is None else now() + state.kept.seconds_left
+
+        await PoolKeeper(self._context.store, pool, state.owner.node, lease, held_until).run()
 
     async def _show(self, reconciler: Reconciler) -> None:
         """Give the backend a view whenever something in it may have changed."""

@@ -49,6 +49,8 @@ class AgentSettings:
     interfaces: Interfaces = Interfaces()
     subnets: tuple[str, ...] = ()
     """The subnets that this node has to have; none if it may choose."""
+    pools: tuple[str, ...] = ()
+    """Pools of the plugin `cluster` that this node takes part in."""
     network: bytes = b""
     """The network's configuration, where it is not the store that has it."""
     host: str = field(default_factory=gethostname)

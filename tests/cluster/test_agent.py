@@ -35,7 +35,10 @@ def tried(cluster: Cluster, scenario: Callable[..., scenarios.Measured], seconds
 
 
 def test_a_node_joins_is_looked_at_and_leaves(cluster: Cluster) -> None:
-    cluster.join(options=("--subnet-file=/run/flannel/subnet.env", "--healthz-port=8089"))
+    cluster.etcd.ctl("put", "/cni-py/pools/lan/config", '{"network": "10.50.0.0/16"}')
+    cluster.join(
+        options=("--subnet-file=/run/flannel/subnet.env", "--healthz-port=8089", "--pool=lan")
+    )
     cluster.settle()
     members = cluster.underlay.members
     for one, other in ((1, 2), (1, 3), (3, 2)):
@@ -66,6 +69,8 @@ def test_a_node_joins_is_looked_at_and_leaves(cluster: Cluster) -> None:
     metrics = agent.host.run("busybox", "wget", "-qO-", "http://127.0.0.1:8089/metrics").stdout
     assert "cni_py_agent_ready 1" in metrics.splitlines()
     assert "cni_py_agent_peers 2" in metrics.splitlines()
+    pool = agent.path("/run/cni-py/cluster/pools/lan.json")
+    assert eventually(lambda: pool.exists() and json.loads(pool.read_text())["blocks"])
     # A second one has no business here.
     second = agent.host.run(COMMAND, "agent", check=False)
     assert (second.status, "another agent runs" in second.stderr) == (1, True)
