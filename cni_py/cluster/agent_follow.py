@@ -12,7 +12,7 @@ from . import agent_backend
 from .agent_context import FIRST_PAUSE, LONGEST_PAUSE
 from .agent_log import log
 from .claiming import CHALLENGES_KEY
-from .flannel import CONFIG_KEY, FlannelError
+from .flannel import CONFIG_KEY, SUBNETS_KEY, FlannelError
 from .flannel_network import parse_network
 from .keeping import Holding
 from .node_file import now
@@ -37,6 +37,7 @@ class Follower:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._grace = context.state.settings.grace
         self._config = b""
 
     async def run(self) -> None:
@@ -48,9 +49,8 @@ class Follower:
                 self._context.counters.add("lists")
                 self._context.records.listed(snapshot, now())
                 pause = FIRST_PAUSE
-                if self._context.records.missing:
-                    log("records missing", keys=self._context.records.missing,
-                        kept_seconds=self._context.state.settings.grace)  # fmt: skip
+                if missing := self._context.records.missing(self._context.key(SUBNETS_KEY)):
+                    log("records missing", keys=missing, kept_seconds=self._grace)
                 await self._heard()
                 await self._watch(snapshot.revision)
             except Compacted as error:

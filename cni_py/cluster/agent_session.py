@@ -114,9 +114,10 @@ class Session:
         # Before the first list nobody is known: that is no reason to take anything away.
         if state.own is None or not self._context.listed.is_set():
             return None
-        records = self._context.records.below(self._context.key(SUBNETS_KEY), now())
+        below = self._context.key(SUBNETS_KEY)
+        records = self._context.records.below(below, now())
         found = peers(records, state.settings.prefix, network, state.own)
-        state.peers, state.missing = found.leases, tuple(self._context.records.missing)
+        state.peers, state.missing = found.leases, tuple(self._context.records.missing(below))
         state.refused = {one.key: one.why for one in found.refused}
         self._tell_refused()
         return View(

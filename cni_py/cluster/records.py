@@ -68,7 +68,6 @@ class Records:
         ends = [until for _, until in self._missing.values()]
         return min(ends) - now if ends else None
 
-    @property
-    def missing(self) -> list[str]:
+    def missing(self, prefix: str) -> list[str]:
         """The keys of those that are kept for a while."""
-        return sorted(self._missing)
+        return sorted(key for key in self._missing if key.startswith(prefix))

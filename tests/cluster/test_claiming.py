@@ -274,11 +274,11 @@ def test_what_is_missing_from_a_list_stays_for_a_while() -> None:
     # A store that comes back from a backup has lost `b`; `c` was taken away, and is gone.
     known.listed(Snapshot((record("a"),), 3), now=10)
     assert [one.key for one in known.below("", 11)] == ["a", "b"]
-    assert (known.missing, known.next_end(11)) == (["b"], 59)
+    assert (known.missing(""), known.next_end(11)) == (["b"], 59)
     # What the store has wins against what it has lost.
     assert max(known.below("", 11), key=lambda one: one.created).key == "b"
     known.changed(Batch(4, (Event("b", record("b", 4), 4),)))
-    assert known.missing == []
+    assert known.missing("") == []
     known.listed(Snapshot((), 9), now=20)
     assert [one.key for one in known.below("", 79)] == ["a", "b"]
     assert [one.key for one in known.below("", 81)] == []
