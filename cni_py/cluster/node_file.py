@@ -15,6 +15,7 @@ import msgspec
 
 from cni_py.kernel import state_files
 from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.lock import try_lock
 from cni_py.spec.errors import CniError, Code
 
 FOLDER = "/run/cni-py/cluster"
@@ -101,12 +102,10 @@ def take(path: str) -> int | None:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise kernel_error(f"open {lock}", error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    if try_lock(fd):
+        return fd
+    os.close(fd)
+    return None
 
 
 def is_running(path: str) -> bool:
@@ -116,12 +115,9 @@ def is_running(path: str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return False
 
 
 def now() -> float:

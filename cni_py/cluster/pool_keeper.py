@@ -10,7 +10,6 @@ away in the transaction that says that it lives.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from contextlib import aclosing, contextmanager, suppress
 from ipaddress import ip_network
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from cni_py.kernel import state_files
+from cni_py.kernel.lock import try_lock
 
 from . import pool_file
 from .pool_file import PoolFile
@@ -390,12 +390,9 @@ def _passed(folder: str) -> bool:
     except (OSError, state_files.DamagedError):
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(fd)
     finally:
         os.close(fd)
-    return True
 
 
 def _covers(one: Any, other: Any) -> bool:

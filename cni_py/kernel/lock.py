@@ -83,10 +83,7 @@ def _unheld(path: str) -> Iterator[str]:
         yield ""
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path if _is_at(path, lock) else ""
-    except BlockingIOError:
-        yield ""
+        yield path if try_lock(lock) and _is_at(path, lock) else ""
     finally:
         os.close(lock)
 
@@ -169,19 +166,25 @@ def _opened_folder(path: str) -> int | None:
         return None
 
 
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """flock(2) without waiting; whether the lock was free. Raises OSError."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def take_lock(fd: int, path: str, kind: int = fcntl.LOCK_EX) -> None:
     """flock(2) with a limit. Raises CniError 11, which names the holder, when it passes.
 
     One that was waited for in vain is not waited for again so soon: what the call does about its
     failure needs the same locks. Raises Interrupted.
     """
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if time.monotonic() - _in_vain.get(path, -math.inf) < _SECONDS:
-            raise _not_free(fd, path) from None
-    else:
+    if try_lock(fd, kind):
         return
+    if time.monotonic() - _in_vain.get(path, -math.inf) < _SECONDS:
+        raise _not_free(fd, path)
 
     def expired(_signal: int, _frame: FrameType | None) -> None:
         raise TimeoutError

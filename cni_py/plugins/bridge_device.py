@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cni_py.kernel import addresses, links, sysctl
 from cni_py.kernel.errors import KernelError
 from cni_py.kernel.links import Link, VethEnd
+from cni_py.kernel.lock import try_lock
 from cni_py.kernel.netns import OWN
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.spec.errors import CniError, Code
@@ -125,9 +126,7 @@ def _shared_lock() -> int | None:
 
 
 def _delete_unused(host: Netlink, name: str, lock: int) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lock):
         return
     bridge = links.get(host, name)
     if bridge is None or bridge.kind != "bridge" or bridge.group != _UNFINISHED:

@@ -19,6 +19,7 @@ import msgspec
 
 from cni_py.kernel import processes, state_files
 from cni_py.kernel.errors import kernel_error
+from cni_py.kernel.lock import try_lock
 from cni_py.kernel.own_folders import require_own
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.config import decode_json
@@ -201,7 +202,7 @@ class Cache:
         deadline = None if seconds is None else time.monotonic() + seconds
         fd = self._opened()
         try:
-            while not _takes(fd, kind):
+            while not try_lock(fd, kind):
                 if deadline is not None and time.monotonic() > deadline:
                     msg = f"the lock on {self.folder} was not free in time"
                     raise CniError(Code.TRY_AGAIN_LATER, msg, "attachments change, or GC runs")
@@ -234,14 +235,6 @@ def previous_result(cached: Cached | None, version: str) -> dict[str, Any] | Non
     except (ValueError, CniError) as error:
         msg = f'failed to convert cached result to config version "{version}": {error}'
         raise CniError(Code.DECODING_FAILURE, msg) from None
-
-
-def _takes(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _content(path: str) -> bytes | None:
