@@ -7,10 +7,10 @@ keeps it: a newcomer takes nothing away.
 
 from __future__ import annotations
 
-from bisect import bisect, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .claims import Taken, is_no_hosts, is_part
 from .flannel import FlannelError, NodeLease, Vxlan, WireGuard, parse_lease
 
 if TYPE_CHECKING:
@@ -83,16 +83,13 @@ def _judge(lease: NodeLease, network: Network, own: NodeLease) -> None:
 def _require_part(subnet: Subnet, whole: Subnet | None) -> None:
     if whole is None:
         raise FlannelError(f"the network has no IPv{subnet.version}")
-    # Of whatever length: that of the configuration can have been changed.
-    inside = subnet.network_address in whole and subnet.broadcast_address in whole
-    if not inside or subnet.prefixlen == whole.prefixlen:
+    if not is_part(subnet, whole):
         raise FlannelError(f"{subnet} is no part of {whole}")
 
 
 def _require_reachable(address: IPv4Address | IPv6Address, network: Network) -> None:
     """A public address is a host's, and not inside the network that goes through it."""
-    broadcast = address.version == 4 and address.is_reserved
-    if address.is_multicast or address.is_loopback or address.is_unspecified or broadcast:
+    if is_no_hosts(address):
         raise FlannelError(f"its public address {address} is no host's")
     for pool in (network.v4, network.v6):
         if pool is not None and address in pool.network:
@@ -103,8 +100,7 @@ class _Claims:
     """What is taken, and by whom."""
 
     def __init__(self) -> None:
-        # By family, and sorted: (first address, last address, whose). None overlaps another.
-        self._subnets: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}
+        self._subnets = {4: Taken(), 6: Taken()}
         self._ends: dict[str, tuple[str, NodeLease]] = {}
 
     def enter(self, lease: NodeLease, ends: Iterable[str], name: str) -> None:
@@ -114,19 +110,12 @@ class _Claims:
             # A node that has moved to another subnet has two leases until the older one ends.
             if (theirs.public_ip, theirs.public_ipv6) != (lease.public_ip, lease.public_ipv6):
                 raise FlannelError(f"its {end} is that of {owner}")
-        spans = [
-            (subnet, (int(subnet.network_address), int(subnet.broadcast_address), name))
-            for subnet in (lease.subnets.v4, lease.subnets.v6)
-            if subnet is not None
-        ]
-        for subnet, span in spans:
-            taken = self._subnets[subnet.version]
-            place = bisect(taken, span)
-            for first, last, owner in taken[max(place - 1, 0) : place + 1]:
-                if first <= span[1] and span[0] <= last:
-                    raise FlannelError(f"{subnet} overlaps a subnet of {owner}")
-        for subnet, span in spans:
-            insort(self._subnets[subnet.version], span)
+        subnets = [one for one in (lease.subnets.v4, lease.subnets.v6) if one is not None]
+        for subnet in subnets:
+            if owner := self._subnets[subnet.version].by(subnet):
+                raise FlannelError(f"{subnet} overlaps a subnet of {owner}")
+        for subnet in subnets:
+            self._subnets[subnet.version].add(subnet, name)
         for end in ends:
             self._ends.setdefault(end, (name, lease))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING
+
+from .claims import Taken, is_no_hosts, is_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ def vetted(view: View, backend: str) -> tuple[list[Node], dict[str, str]]:
     """
     believed: list[Node] = []
     refused: dict[str, str] = {}
-    taken = {version: _Taken() for version in (4, 6)}
+    taken = {version: Taken() for version in (4, 6)}
     for version, subnet in _subnets(view.own):
         taken[version].add(subnet, "this node's own")
     for peer in view.peers:
@@ -44,30 +45,7 @@ def quoted(value: object) -> str:
     return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."
 
 
-class _Taken:
-    """Subnets that do not overlap, by their first addresses."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._whose: list[tuple[int, str]] = []
-
-    def add(self, subnet: Network, whose: str) -> None:
-        start = int(subnet.network_address)
-        at = bisect_left(self._starts, start)
-        self._starts.insert(at, start)
-        self._whose.insert(at, (int(subnet.broadcast_address), whose))
-
-    def by(self, subnet: Network) -> str:
-        """Whose subnet overlaps it; `""` if none does."""
-        at = bisect_left(self._starts, int(subnet.network_address))
-        if at < len(self._starts) and self._starts[at] <= int(subnet.broadcast_address):
-            return self._whose[at][1]
-        if at and self._whose[at - 1][0] >= int(subnet.network_address):
-            return self._whose[at - 1][1]
-        return ""
-
-
-def _problems(peer: Node, view: View, backend: str, taken: dict[int, _Taken]) -> Iterator[str]:
+def _problems(peer: Node, view: View, backend: str, taken: dict[int, Taken]) -> Iterator[str]:
     said = peer.said
     if said.backend != backend:
         yield f"its backend is {quoted(said.backend)}, this node's is {backend!r}"
@@ -78,7 +56,7 @@ def _problems(peer: Node, view: View, backend: str, taken: dict[int, _Taken]) ->
         network: Network | None = view.network if version == 4 else view.network6
         if network is None:
             yield f"the cluster has no IPv{version} network"
-        elif not _is_part(subnet, network):
+        elif not is_part(subnet, network):
             yield f"{subnet} is no part of the cluster's network {network}"
         if whose := taken[version].by(subnet):
             yield f"{subnet} overlaps {whose}"
@@ -94,26 +72,11 @@ def _of_addresses(peer: Node, view: View) -> Iterator[str]:
             continue
         if address in own:
             yield f"its address {address} is this node's own"
-        if _is_no_hosts(address):
+        if is_no_hosts(address):
             yield f"no host has the address {address}"
         networks: tuple[Network | None, ...] = (view.network, view.network6)
         if any(one is not None and address in one for one in networks):
             yield f"its address {address} is inside the cluster's network"
-
-
-def _is_no_hosts(address: IP) -> bool:
-    if address.is_unspecified or address.is_multicast or address.is_loopback:
-        return True
-    # fe80::/10 needs a link to mean anything; 240.0.0.0/4 has the broadcast address.
-    return address.is_link_local if address.version == 6 else address.is_reserved
-
-
-def _is_part(subnet: Network, network: Network) -> bool:
-    return (
-        subnet.prefixlen > network.prefixlen
-        and subnet.network_address in network
-        and subnet.version == network.version
-    )
 
 
 def _subnets(node: Node) -> Iterator[tuple[int, Network]]:
