@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cni_py.spec.errors import CniError, Code
 
+from .claims import is_part
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
@@ -85,9 +87,9 @@ class Tables:
     def is_ours(self, route: Route, networks: Iterable[Network]) -> bool:
         """Whether some node's agent has made it. `networks` are the cluster's."""
         if route.target in self.gone:
-            return route.is_blackhole and _is_inside(route.destination, networks)
+            return route.is_blackhole and any(is_part(route.destination, one) for one in networks)
         mark = self.own.mark if route.target == self.own.name else self.marked.get(route.target)
-        return mark is not None and _is_inside(route.destination, mark.networks)
+        return mark is not None and any(is_part(route.destination, one) for one in mark.networks)
 
 
 class Difference(NamedTuple):
@@ -137,15 +139,6 @@ def difference(
         for one in unwanted
         if one.target != there.own.name
         and one.destination not in kept
-        and _is_inside(one.destination, networks)
+        and any(is_part(one.destination, whole) for whole in networks)
     )
     return Difference(tuple(missing), tuple(wrong), former, stale)
-
-
-def _is_inside(subnet: Network, networks: Iterable[Network]) -> bool:
-    return any(
-        subnet.version == one.version
-        and subnet.prefixlen > one.prefixlen
-        and subnet.network_address in one
-        for one in networks
-    )

@@ -15,6 +15,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import TYPE_CHECKING
 
 from . import free_subnets
+from .claims import is_part
 from .flannel import SUBNETS_KEY, FlannelError, NodeLease, Subnets, parse_subnets
 from .owner import Owner, encode, lease_in, owner_of, shares_address
 from .store import Absent, AtRevision, Put
@@ -22,7 +23,6 @@ from .store_errors import LeaseLost, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv6Network
 
     from .flannel_network import Network
     from .store import Condition, Record, Store
@@ -230,7 +230,7 @@ def fixed_subnets(texts: tuple[str, ...], network: Network) -> Subnets | None:
             raise ClaimError(f"{text!r} is no subnet: {error}") from None
         pool = network.v4 if subnet.version == 4 else network.v6
         whole = None if pool is None else pool.network
-        if not _is_part(subnet, whole):
+        if whole is None or not is_part(subnet, whole):
             raise ClaimError(f"{subnet} is no part of the cluster's network")
         if (v4 if subnet.version == 4 else v6) is not None:
             raise ClaimError(f"two subnets of IPv{subnet.version} are given: {' '.join(texts)}")
@@ -242,9 +242,3 @@ def fixed_subnets(texts: tuple[str, ...], network: Network) -> Subnets | None:
         if pool is not None and subnet_of_it is None:
             raise ClaimError(f"no subnet of {pool.network} is given")
     return Subnets(v4, v6)
-
-
-def _is_part(subnet: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network | None) -> bool:
-    return (
-        whole is not None and subnet.prefixlen > whole.prefixlen and subnet.network_address in whole
-    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import TYPE_CHECKING, ClassVar
 
-from .backend import Announcement
 from .kernel_backend import KernelBackend, Wanted, halves
 from .settings import Settings
 from .state import Device, Route, State, Tunnel, Tunnel6
@@ -17,7 +16,7 @@ from .state import Device, Route, State, Tunnel, Tunnel6
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .backend import Node, View
+    from .backend import Announcement, Node, View
     from .kernel_backend import Half
     from .underlay import Chosen, Underlay
 
@@ -48,11 +47,7 @@ class IpipBackend(KernelBackend):
 
     def announce(self) -> Announcement:
         """The node's addresses say all."""
-        under = self.underlay()
-        for version in self._versions:
-            self.announced(under, version)
-        public, public6 = self._chosen.public, self._chosen.public6
-        return Announcement(self.name, public or under.address, public6 or under.address6)
+        return self.addresses()
 
     def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
         """A device a family, and a route for each peer."""

@@ -82,7 +82,8 @@ class KernelBackend(Backend):
 
     def mtu(self) -> int:
         """Of all families, since a container's interface has one."""
-        return min(self.mtu_of(self.underlay(), version) for version in self._versions)
+        under = self.underlay()
+        return min(self.mtu_of(under, version) for version in self._versions)
 
     def mtu_of(self, under: Underlay, version: int) -> int:
         """The MTU of what carries a family. Raises CniError 50 where nothing would fit."""

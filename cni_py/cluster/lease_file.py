@@ -49,12 +49,12 @@ def read(path: str) -> Lease:
     """
     data = _content(path)
     if _is_json(data):
-        problem = node_file.problem(path)
-        if problem is not None and problem.code != Code.LIMITED_CONNECTIVITY:
-            raise CniError(Code.TRY_AGAIN_LATER, problem.msg, problem.details)
         told = node_file.read(path)
         if told is None:
             raise _missing(path, is_ours=True)
+        problem = node_file.problem_of(told, path)
+        if problem is not None and problem.code != Code.LIMITED_CONNECTIVITY:
+            raise CniError(Code.TRY_AGAIN_LATER, problem.msg, problem.details)
         networks = told.ipv4_network, told.ipv6_network
         subnets = told.ipv4_subnet, told.ipv6_subnet
         return _lease(path, networks, subnets, told.mtu, masquerades=False)

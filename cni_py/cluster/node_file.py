@@ -76,6 +76,11 @@ def problem(path: str) -> CniError | None:
         msg = "this node has no subnet of the cluster's network yet"
         details = f"cni-py agent writes {path} when it has one: is it running?"
         return CniError(Code.PLUGIN_NOT_AVAILABLE, msg, details)
+    return problem_of(told, path)
+
+
+def problem_of(told: NodeFile, path: str) -> CniError | None:
+    """The same of what has been read."""
     if told.code:
         return CniError(told.code, told.msg, told.details)
     if told.lease == "held" and told.held_until < now():

@@ -22,7 +22,18 @@ from cni_py.kernel.lock import try_lock
 
 from . import pool_file
 from .pool_file import PoolFile
-from .pools import LEAST_BITS, PREFIX, Block, Net, Pool, PoolError, encode, pool_of
+from .pools import (
+    LEAST_BITS,
+    PREFIX,
+    Block,
+    Net,
+    Pool,
+    PoolError,
+    encode,
+    is_within,
+    pool_of,
+    without,
+)
 from .store import Absent, AtRevision, Put, UnderLease
 from .store_errors import Compacted, LeaseLost, StoreError
 
@@ -213,7 +224,7 @@ class PoolKeeper:
             if text in own or not net.overlaps(pool.config.net) or not self._used(net):
                 continue
             block = self._block_of(pool, net)
-            if block is not None and any(_covers(one, net) for one in block.free()):
+            if block is not None and any(is_within(net, one) for one in block.free()):
                 await self._change(block, block.taking(net, self._node), self._mine(pool))
                 pool = await self._list()
         return pool
@@ -336,7 +347,7 @@ class PoolKeeper:
         """
         rest: list[Net] = []
         for one in self._own(pool):
-            rest += _rest(one, net)
+            rest += without(one, net)
         self._tell(pool, rest)
         folder = self._user()
         if folder and not _passed(folder):
@@ -395,16 +406,5 @@ def _passed(folder: str) -> bool:
         os.close(fd)
 
 
-def _covers(one: Any, other: Any) -> bool:
-    return bool(other.subnet_of(one))
-
-
 def _fits(net: Any, pool: Pool) -> bool:
-    within = net.version == pool.config.net.version and net.subnet_of(pool.config.net)
-    return bool(within) and net.prefixlen >= pool.config.length
-
-
-def _rest(one: Any, other: Any) -> list[Net]:
-    if not one.overlaps(other):
-        return [one]
-    return [] if one.subnet_of(other) else list(one.address_exclude(other))
+    return is_within(net, pool.config.net) and bool(net.prefixlen >= pool.config.length)

@@ -143,7 +143,7 @@ class Block:
         """What is nobody's, in as few prefixes as there can be; the largest first."""
         left: list[Net] = [self.net]
         for part in self.parts:
-            left = [rest for one in left for rest in _without(one, part.net)]
+            left = [rest for one in left for rest in without(one, part.net)]
         return sorted(_collapsed(left), key=lambda one: one.prefixlen)
 
     def taking(self, net: Net, node: str) -> tuple[Part, ...]:
@@ -154,7 +154,7 @@ class Block:
         """The parts once the node has no address of `net`."""
         kept = [one for one in self.parts if one.node != node]
         for own in self.of(node):
-            kept += [Part(str(rest), node) for rest in _without(own, net)]
+            kept += [Part(str(rest), node) for rest in without(own, net)]
         return self._joined(kept)
 
     def without(self, node: str) -> tuple[Part, ...]:
@@ -257,17 +257,19 @@ def _block(config: PoolConfig, rest: str, record: Record) -> Block:
     left = [net]
     for one in parts:
         own = one.net
-        if not one.node or not any(_is_within(own, free) for free in left):
+        if not one.node or not any(is_within(own, free) for free in left):
             raise ValueError(f"{one.prefix} is no part of it, or another's too")
-        left = [more for free in left for more in _without(free, own)]
+        left = [more for free in left for more in without(free, own)]
     return Block(net, tuple(parts), record.modified)
 
 
-def _is_within(one: Any, other: Any) -> bool:
+def is_within(one: Any, other: Any) -> bool:
+    """Whether a network is part of another, or all of it; of the other family it is none."""
     return one.version == other.version and bool(one.subnet_of(other))
 
 
-def _without(one: Any, other: Any) -> list[Net]:
+def without(one: Any, other: Any) -> list[Net]:
+    """What is left of a network that lacks another."""
     if not one.overlaps(other):
         return [one]
     if one.subnet_of(other):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import cni_py
 from cni_py.kernel import state_files
-from cni_py.kernel.lock import take_lock
+from cni_py.kernel.lock import is_at, take_lock
 
 from . import writing
 from .executables import interpreter
@@ -208,15 +208,8 @@ def _alone(place: Place, made: list[str] | None = None) -> Iterator[bool]:
         try:
             take_lock(fd, place.folder)
             # A removal that was faster has taken the folder away.
-            if _is_at(place.outside, fd):
+            if is_at(place.outside, fd):
                 yield True
                 return
         finally:
             os.close(fd)
-
-
-def _is_at(path: str, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False

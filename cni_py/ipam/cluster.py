@@ -309,7 +309,8 @@ def _exhausted(told: PoolFile, kept: frozenset[IP]) -> CniError:
     details = "cni-py agent claims another block"
     if told.is_full:
         details = "every block is some node's: other nodes are asked for what they do not use"
-    mine = sum(1 for one in kept if allocating.in_sets((_set(told),), one))
+    sets = (_set(told),)
+    mine = sum(1 for one in kept if allocating.in_sets(sets, one))
     if mine:
         details += f"; {mine} addresses are kept for names"
     return CniError(Code.TRY_AGAIN_LATER, msg, details)

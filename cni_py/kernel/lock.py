@@ -45,7 +45,7 @@ def alone(plugin: str, attachment: Attachment) -> Iterator[None]:
         try:
             take_lock(lock, path)
             # Who has had it before has removed the file: the lock is on the one that is there now.
-            if not _is_at(path, lock):
+            if not is_at(path, lock):
                 continue
             try:
                 with inheriting(lock):
@@ -83,7 +83,7 @@ def _unheld(path: str) -> Iterator[str]:
         yield ""
         return
     try:
-        yield path if try_lock(lock) and _is_at(path, lock) else ""
+        yield path if try_lock(lock) and is_at(path, lock) else ""
     finally:
         os.close(lock)
 
@@ -113,7 +113,8 @@ def _opened(path: str) -> int | None:
         return None
 
 
-def _is_at(path: str, fd: int) -> bool:
+def is_at(path: str, fd: int) -> bool:
+    """Whether what is open is still what is at the path. Raises OSError."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:

@@ -89,7 +89,10 @@ def add(call: Call[Config]) -> Result:
     call.scope.enter_context(undone_on_failure(undo))
     _record(call, made, lease)
     if config.delegate_type == "bridge" and DELEGATES.find(request, "bridge")[0] is not None:
-        used = (subnet for one in _live(request.network) for subnet in one.subnets)
+
+        def used() -> set[str]:
+            return {subnet for one in _live(request.network) for subnet in one.subnets}
+
         bridge = made.get("bridge", "cni0")
         overlay_gateways.make_room(request.network, bridge, lease.subnets, used)
     result = DELEGATES.add(as_request(request, made), config.delegate_type)

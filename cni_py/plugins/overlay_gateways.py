@@ -20,7 +20,7 @@ from cni_py.spec.attachment import network_key
 from . import bridge_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cni_py.spec.addresses import Cidr
 
@@ -34,11 +34,14 @@ class Subnets(msgspec.Struct, frozen=True):
     subnets: tuple[str, ...]
 
 
-def make_room(network: str, bridge: str, subnets: Iterable[Cidr], used: Iterable[str]) -> None:
+def make_room(
+    network: str, bridge: str, subnets: Iterable[Cidr], used: Callable[[], set[str]]
+) -> None:
     """Let the bridge have the gateways of the subnets beside those of the ones before.
 
-    `used` are the subnets of the network's live containers. Of those before that nobody uses, the
-    gateways go. Another's address stays, and bridge reports it. Raises CniError.
+    `used` tells the subnets of the network's live containers; it is asked only where they differ.
+    Of those before that nobody uses, the gateways go. Another's address stays, and bridge reports
+    it. Raises CniError.
     """
     now = tuple(str(one.network) for one in subnets)
     path = f"{FOLDER}/{network_key(network)}.json"
@@ -52,7 +55,7 @@ def make_room(network: str, bridge: str, subnets: Iterable[Cidr], used: Iterable
     # The new ones are noted first: whoever is interrupted knows of both.
     both = tuple(dict.fromkeys((*before, *now)))
     state_files.save(path, msgspec.json.encode(Subnets(network, both)))
-    left = _exchanged(bridge, now, [one for one in before if one not in now], set(used))
+    left = _exchanged(bridge, now, [one for one in before if one not in now], used())
     state_files.save(path, msgspec.json.encode(Subnets(network, (*now, *left))))
 
 
