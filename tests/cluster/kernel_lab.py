@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.backend_battery import Lab, own_subnets
 from cni_py.cluster.backend import Announcement, Node
+from fixtures.settled import carried
 from fixtures.underlay import entered
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class KernelLab(Lab):
         # A host of several tests has it already.
         if host.run("sh", "-c", "test -e /sys/class/net/eth0 || echo none").stdout:
             host.run("ip", "-batch", "-", stdin=_ETH0.strip() + "\n")
+        # The kernel tells a link's carrier later: what is looked at before is not how it stays.
+        carried(host, "eth0")
 
     @classmethod
     def again(cls, lab: KernelLab, data: Callable[[int, int], Any]) -> KernelLab:
