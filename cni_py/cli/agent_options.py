@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cni_py.cluster.store import Store
 
-_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # flannel's file of the network's configuration is small; what is larger is another file.
 _MOST_BYTES = 1 << 20
 
@@ -285,7 +285,7 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
             given["public_ipv6"],
         ),
         subnets=tuple(part for one in given["subnets"] for part in one.split(",") if part),
-        pools=tuple(dict.fromkeys(given["pools"])),
+        pools=tuple(dict.fromkeys(_name("--pool", one) for one in given["pools"])),
         network=network,
         grace=given["grace_seconds"],
         pace=Pace(every=given["reconcile_seconds"]),
@@ -295,6 +295,10 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
 
 def named(cluster: str) -> str:
     """A network's name, which can be part of a file's. Raises Unreadable."""
-    if not _CLUSTER.fullmatch(cluster):
-        raise Unreadable(f"--network {cluster!r}: letters, digits and _.- alone, at most 100")
-    return cluster
+    return _name("--network", cluster)
+
+
+def _name(option: str, given: str) -> str:
+    if not _NAME.fullmatch(given):
+        raise Unreadable(f"{option} {given!r}: letters, digits and _.- alone, at most 100")
+    return given

@@ -78,6 +78,7 @@ def test_a_configuration_that_no_agent_could_use_is_refused(config: Any, wrong: 
         (("--public-ip=fd00::1", "config", "get"), 2, "--public-ip"),
         (("--lease-ttl=0", "config", "get"), 2, "--lease-ttl"),
         (("status", "--network=../x"), 2, "letters, digits"),
+        (("--pool=../x",), 2, "--pool '../x'"),
         (("status", "--socket=/nowhere"), 1, "no agent of the network default listens there"),
     ],
 )  # fmt: skip

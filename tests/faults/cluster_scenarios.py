@@ -154,9 +154,7 @@ def store_restored(cluster: Cluster, _: float) -> Measured:
     measured = Measured()
     members = cluster.underlay.members
     agent = cluster.agents[1]
-    agent.ask("/release", "POST")
-    assert agent.process is not None
-    agent.process.wait(_SECONDS)
+    agent.release(_SECONDS)
     backup = cluster.etcd.backup()
     cluster.wish(1)
     agent.start()
@@ -205,9 +203,7 @@ def new_leader(cluster: Cluster, _: float) -> Measured:
     """The leader of three members is killed, with a new node in the middle"""
     measured = Measured()
     agent = cluster.agents[1]
-    agent.ask("/release", "POST")
-    assert agent.process is not None
-    agent.process.wait(_SECONDS)
+    agent.release(_SECONDS)
     assert eventually(lambda: len(cluster.agents[2].peers()) == 1, _SECONDS)
     with unaffected(cluster, measured):
         leader = cluster.etcd.leader()

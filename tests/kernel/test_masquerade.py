@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from fixtures.configs import V4, V6, host_local, l3
 from fixtures.host import Container, Host, refusal
 from fixtures.leaks import leaks
 from fixtures.ports import UPLINK, outside
+from fixtures.settled import vanished
 
 
 @pytest.fixture(params=["nftables", "iptables"])
@@ -177,10 +177,7 @@ def test_collecting_by_iptables(host: Host) -> None:
     host.call("bridge", "GC", config)
     assert len(host.iptables()) > len(before[4])
     # What a crash leaves: the link dies with the namespace, a moment later.
-    dead.delete_netns()
-    deadline = time.monotonic() + 10
-    while len(host.ports()) > 1:
-        assert time.monotonic() < deadline
+    vanished(host, dead, 1)
     assert host.call("bridge", "GC", config).status == 0
     for version, lines in before.items():
         assert sorted(host.iptables(version=version)) == sorted(lines)

@@ -96,9 +96,7 @@ def name_of(container: Container) -> str:
 def taken_down(cluster: Cluster) -> None:
     for agent in cluster.agents.values():
         agent.host.delete_all()
-        agent.ask("/release", "POST")
-        assert agent.process is not None
-        agent.process.wait(30)
+        agent.release()
         left = _left(agent.host)
         assert not left, left
     keys = cluster.etcd.keys()
