@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
+from cni_py.kernel.boot_clock import now
 from cni_py.spec.errors import CniError
 
 from . import agent_backend
@@ -15,7 +16,6 @@ from .claiming import CHALLENGES_KEY
 from .flannel import CONFIG_KEY, SUBNETS_KEY, FlannelError
 from .flannel_network import parse_network
 from .keeping import Holding
-from .node_file import now
 from .store_errors import Compacted, StoreError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from cni_py.kernel.boot_clock import now
 from cni_py.spec.errors import CniError
 
 from . import agent_backend
@@ -20,7 +21,6 @@ from .agent_hold import Holder
 from .agent_log import log
 from .backend import View
 from .flannel import SUBNETS_KEY
-from .node_file import now
 from .peers import peers
 from .reconciler import Reconciler
 from .store_errors import StoreError

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from cni_py.kernel.boot_clock import now
 from cni_py.spec.errors import Code
 
-from . import node_file
 from .agent_report import AgentStatus, LeaseStatus, PeerStatus, Problem, StoreStatus
 from .keeping import Holding
 from .node_file import NodeFile
@@ -57,7 +57,7 @@ class AgentState:
 
     def heard(self) -> None:
         """The store has answered, or told something."""
-        self.contact, self.store_problem = node_file.now(), ""
+        self.contact, self.store_problem = now(), ""
 
     def waits(self, msg: str, details: str = "", *, for_store: bool = False) -> None:
         """There is no subnet yet, for this reason, which is or is not that the store is away."""
@@ -116,7 +116,7 @@ class AgentState:
             mtu=self.mtu,
             lease=self.holding.value,
             lease_number=0 if self.kept is None else self.kept.lease,
-            held_until=round(node_file.now() + left) if left else 0.0,
+            held_until=round(now() + left) if left else 0.0,
             former=self.former,
             code=problem.code,
             msg=problem.msg,
@@ -146,7 +146,7 @@ class AgentState:
         problem = self.problem()
         own, kept = self.own, self.kept
         text = f"{problem.msg}; {problem.details}" if problem.details else problem.msg
-        age = None if self.contact is None else round(node_file.now() - self.contact, 3)
+        age = None if self.contact is None else round(now() - self.contact, 3)
         return AgentStatus(
             cluster=self.settings.cluster,
             host=self.owner.host,

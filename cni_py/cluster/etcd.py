@@ -11,8 +11,9 @@ from aetcd import rpc
 
 from .etcd_connection import Connection, RefusedError, ended
 from .etcd_history import History
-from .etcd_messages import below, key_bytes, record, transaction
+from .etcd_messages import below, record, transaction
 from .etcd_watch import Stream
+from .key_range import key_bytes
 from .store import DEADLINE, PROGRESS, Batch, Outcome, Snapshot, Store
 from .store_errors import Compacted, LeaseLost, Unavailable
 

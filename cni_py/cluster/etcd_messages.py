@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aetcd import rpc
 
+from .key_range import key_bytes, range_end
 from .store import Absent, AtRevision, AtVersion, Event, HasValue, Record, UnderLease
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
     from .store import Condition, Put
 
 _DELETED = 1
-
-
-def key_bytes(key: str) -> bytes:
-    """A key as etcd has it. One that is not UTF-8 survives being read and written (PEP 383)."""
-    return key.encode("utf-8", "surrogateescape")
-
-
-def range_end(prefix: bytes) -> bytes:
-    """The first key behind all that begin with a prefix; etcd's own zero byte if there is none."""
-    head = prefix.rstrip(b"\xff")
-    return head[:-1] + bytes([head[-1] + 1]) if head else b"\0"
 
 
 def below(prefix: str, **options: Any) -> Any:

@@ -15,7 +15,8 @@ from aetcd import rpc
 from grpc import aio
 
 from .etcd_connection import ended
-from .etcd_messages import event, key_bytes, range_end
+from .etcd_messages import event
+from .key_range import key_bytes, range_end
 from .store import DEADLINE, Batch
 from .store_errors import Compacted, Denied, Unavailable
 

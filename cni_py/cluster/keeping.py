@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from cni_py.kernel.boot_clock import now
 
 from .store import DEADLINE
 from .store_errors import LeaseLost, StoreError
@@ -58,14 +59,14 @@ class Kept:
     @property
     def seconds_left(self) -> float:
         """How long the store has the lease for sure; 0 where that is not known."""
-        return 0.0 if self._gone else max(self._until - _now(), 0.0)
+        return 0.0 if self._gone else max(self._until - now(), 0.0)
 
     @property
     def holding(self) -> Holding:
         """What is true now."""
         if self._gone:
             return Holding.LOST
-        return Holding.HELD if self._until > _now() else Holding.UNSURE
+        return Holding.HELD if self._until > now() else Holding.UNSURE
 
     async def changed(self, told: Holding) -> Holding:
         """Wait until something else is true than what was told last, and say what."""
@@ -82,7 +83,7 @@ class Kept:
 
     async def renew(self) -> float:
         """Renew once, and say how many seconds the lease has then. Raises StoreError."""
-        asked = _now()
+        asked = now()
         try:
             ttl = await self._store.renew(self.lease, seconds=self._patience)
         except LeaseLost as error:
@@ -127,7 +128,3 @@ async def keeping(store: Store, lease: int) -> AsyncGenerator[Kept, None]:
     finally:
         task.cancel()
         await asyncio.wait({task})
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

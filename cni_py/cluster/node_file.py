@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from typing import Literal
 
 import msgspec
 
 from cni_py.kernel import state_files
+from cni_py.kernel.boot_clock import now
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.lock import try_lock
 from cni_py.spec.errors import CniError, Code
@@ -123,11 +123,6 @@ def is_running(path: str) -> bool:
         return not try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-
-
-def now() -> float:
-    """Seconds of the clock that leases are counted on."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _lock_of(path: str) -> str:

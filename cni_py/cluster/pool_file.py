@@ -14,11 +14,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 import msgspec
 
 from cni_py.kernel import state_files
+from cni_py.kernel.boot_clock import now
 from cni_py.kernel.errors import kernel_error
 from cni_py.kernel.lock import on_folder
 from cni_py.spec.errors import CniError, Code
-
-from .node_file import now
 
 FOLDER = "/run/cni-py/cluster/pools"
 

@@ -11,13 +11,14 @@ import os
 import random
 import sqlite3
 import stat
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cni_py.kernel.boot_clock import now
 from cni_py.kernel.own_folders import not_own
 
+from .key_range import key_bytes, range_end
 from .store import Absent, AtRevision, AtVersion, Event, HasValue, Outcome, Record, UnderLease
 from .store_errors import Compacted, Denied, Full, LeaseLost, Unavailable
 
@@ -73,7 +74,7 @@ class Tables:
 
     def get(self, key: str) -> Record | None:
         """The key's record."""
-        rows = self._rows(f"SELECT {_COLUMNS} FROM records WHERE key = ?", _bytes(key))  # noqa: S608
+        rows = self._rows(f"SELECT {_COLUMNS} FROM records WHERE key = ?", key_bytes(key))  # noqa: S608
         return _record(rows[0]) if rows else None
 
     def listing(self, prefix: str) -> tuple[list[Record], int]:
@@ -106,7 +107,7 @@ class Tables:
             created, version = (old.created, old.version + 1) if old else (revision, 1)
             self._set(Record(put.key, put.value, created, revision, version, put.lease))
         for key in gone:
-            self._remove(_bytes(key), revision)
+            self._remove(key_bytes(key), revision)
         self._trim(revision)
         return Outcome(done=True, revision=revision)
 
@@ -131,19 +132,19 @@ class Tables:
     def grant(self, ttl: int) -> int:
         """See Store."""
         lease = random.randint(1, _LARGEST_ID)  # noqa: S311 - no secret
-        ends = _now() + ttl
+        ends = now() + ttl
         self._run("INSERT INTO leases VALUES (?, ?, ?, ?)", lease, ttl, ends, self._boot)
         return lease
 
     def renew(self, lease: int) -> float:
         """See Store."""
         ttl, _ = self._lease(lease)
-        self._run("UPDATE leases SET ends = ? WHERE id = ?", _now() + ttl, lease)
+        self._run("UPDATE leases SET ends = ? WHERE id = ?", now() + ttl, lease)
         return float(ttl)
 
     def time_left(self, lease: int) -> float:
         """See Store."""
-        return max(self._lease(lease)[1] - _now(), 0.0)
+        return max(self._lease(lease)[1] - now(), 0.0)
 
     def revoke(self, lease: int) -> None:
         """See Store."""
@@ -162,7 +163,7 @@ class Tables:
         return ttl, ends
 
     def _set(self, record: Record) -> None:
-        row = (_bytes(record.key), record.value, record.created, record.modified, record.version)
+        row = (key_bytes(record.key), record.value, record.created, record.modified, record.version)
         marks = "?, ?, ?, ?, ?, ?"
         self._run(f"REPLACE INTO records ({_COLUMNS}) VALUES ({marks})", *row, record.lease)  # noqa: S608
         self._run(f"INSERT INTO changes ({_COLUMNS}) VALUES ({marks})", *row, record.lease)  # noqa: S608
@@ -214,7 +215,7 @@ class Tables:
 
     def _ended(self) -> list[int]:
         query = "SELECT id FROM leases WHERE ends <= ? OR boot <> ?"
-        return [one for (one,) in self._rows(query, _now(), self._boot)]
+        return [one for (one,) in self._rows(query, now(), self._boot)]
 
     def _begin(self, how: str, seconds: float) -> None:
         connection = self._opened()
@@ -302,17 +303,13 @@ def _holds(condition: Condition, found: Record | None) -> bool:
             return found is not None and found.lease == lease
 
 
-def _bytes(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
-
-
 def _below(prefix: str) -> tuple[str, tuple[bytes, ...]]:
     """A condition on the column `key`, and its values."""
-    start = _bytes(prefix)
-    head = start.rstrip(b"\xff")
-    if not head:
+    start = key_bytes(prefix)
+    end = range_end(start)
+    if end == b"\0":
         return "key >= ?", (start,)
-    return "key >= ? AND key < ?", (start, head[:-1] + bytes([head[-1] + 1]))
+    return "key >= ? AND key < ?", (start, end)
 
 
 def _record(row: tuple[object, ...]) -> Record:
@@ -329,7 +326,3 @@ def _event(row: tuple[object, ...]) -> Event:
 
 def _place(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cni_py.kernel.boot_clock import now
 from cni_py.kernel.sockets import may_call
 from cni_py.spec.errors import CniError, Code, cni_error_of
 
@@ -31,7 +32,6 @@ from .protocol import (
     Ping,
     Release,
 )
-from .store import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable

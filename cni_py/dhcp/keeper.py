@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from cni_py.kernel import dhcp_messages, sysctl
+from cni_py.kernel.boot_clock import now
 from cni_py.spec.errors import CniError, Code
 
 from . import interface, options
 from .client import Bound, Client, Identity, Lost, Send, State
 from .lease import result_of
-from .store import Record, now
+from .store import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,7 +7,6 @@ synchronised to the disk, for what a power failure loses is of an earlier boot.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -48,11 +47,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raises ValueError: the record is damaged."""
         option_table.require_codes(self.options)
-
-
-def now() -> float:
-    """Seconds since the boot, also those that the machine slept."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Store:

@@ -5,7 +5,6 @@ For who keeps something as it should be: a report is a reason to look, not the w
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import sys
@@ -44,21 +43,19 @@ _INFO = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_IFLA_IFNAME, _RTA_DST, _RTA_OIF = 3, 1, 4
+_RTA_DST, _RTA_OIF = 1, 4
 _ADDRESS_BYTES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
 class Change(NamedTuple):
     """One report. `lost` stands for any number that the kernel had no room for.
 
-    `link` is an ifindex, 0 where there is none. `name` is a link's; `protocol` and `destination`
-    are a route's.
+    `link` is an ifindex, 0 where there is none; `protocol` and `destination` are a route's.
     """
 
     kind: Literal["link", "address", "route", "neighbour", "lost"]
     gone: bool = False
     link: int = 0
-    name: str = ""
     protocol: int = 0
     destination: Network | None = None
 
@@ -91,8 +88,7 @@ def _change(body: bytes) -> Change | None:
     kind, gone = _KINDS[number]
     if kind == "link":
         _, _, index, _, _ = _INFO.unpack_from(body, _NLMSG_BYTES)
-        name = attributes(body, _NLMSG_BYTES + _INFO.size).get(_IFLA_IFNAME, b"")
-        return Change(kind, gone, index, os.fsdecode(name.rstrip(b"\0")))
+        return Change(kind, gone, index)
     if kind == "address":
         return Change(kind, gone, _ADDRESS.unpack_from(body, _NLMSG_BYTES)[4])
     if kind == "neighbour":
