@@ -16,6 +16,10 @@ from fixtures.leaks import leaks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Tests fork, and gRPC would start threads of its own in each child unless it hears this before it
+# is loaded: a process that has threads may not change its mount namespace.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--served", choices=MODES, default=MODES[0], help="what serves the calls")

@@ -19,10 +19,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-# The test's process forks a great deal; gRPC shall take no part in that, and not speak of it.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import grpc
 
 if TYPE_CHECKING:
