@@ -24,7 +24,8 @@ async def _put(store, key, value=b"", seconds=20.0):
 
 
 async def _fill(store):
-    for number in range(16):
+    # etcd looks at its size when it commits a batch, which may be many writes later.
+    for number in range(256):
         await _put(store, f"/{number}", b"x" * 1_000_000)
 
 
