@@ -28,8 +28,6 @@ _NO_IPV4 = IPv4Network("0.0.0.0/0")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 # 32 bytes in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
-# flannel keeps a VNI in 16 bits when it writes a lease, though its device has all 24.
-_VNI_BITS = 0xFFFF
 
 T = TypeVar("T", bound=msgspec.Struct)
 N = TypeVar("N", IPv4Network, IPv6Network)
@@ -85,26 +83,17 @@ class NodeLease:
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a node of a VXLAN says of its end of the tunnel."""
 
-    vni: int = msgspec.field(name="VNI", default=0)
     mac: str = msgspec.field(name="VtepMAC")
 
     def __post_init__(self) -> None:
         if not _MAC.fullmatch(self.mac.lower()):
             raise ValueError("VtepMAC is no MAC address")
 
-    def is_of(self, vni: int) -> bool:
-        """Whether this is an end of the network `vni`."""
-        return self.vni in (vni, vni & _VNI_BITS)
-
-    def encode(self) -> bytes:
-        """The JSON of a lease's `data`."""
-        return msgspec.json.encode(self)
-
     @classmethod
     def of(cls, data: bytes) -> Vxlan:
         """Read a lease's `data`; the MAC in lower case. Raises FlannelError."""
         found = _decoded(data, cls, "BackendData")
-        return Vxlan(vni=found.vni, mac=found.mac.lower())
+        return Vxlan(mac=found.mac.lower())
 
 
 class WireGuard(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,10 +104,6 @@ class WireGuard(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.public_key):
             raise ValueError("PublicKey is no WireGuard key")
-
-    def encode(self) -> bytes:
-        """The JSON of a lease's `data`."""
-        return msgspec.json.encode(self)
 
     @classmethod
     def of(cls, data: bytes) -> WireGuard:

@@ -34,6 +34,8 @@ _PORT = 8472
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _IFNAME_BYTES = 15
 _MULTICAST, _LOCAL = 0x01, 0x02
+# flannel keeps a VNI in 16 bits in leases, and reads no lease with a larger one; devices have 24.
+_LEASE_VNI = 0xFFFF
 
 
 class VxlanSettings(Settings, frozen=True):
@@ -84,7 +86,7 @@ class VxlanBackend(KernelBackend):
         under = self.underlay()
         data = {
             version: {
-                "VNI": self._settings.vni,
+                "VNI": self._settings.vni & _LEASE_VNI,
                 "VtepMAC": self._mac(self.announced(under, version)),
             }
             for version in sorted(self._versions)
@@ -168,9 +170,10 @@ class VxlanBackend(KernelBackend):
         if not isinstance(data, dict):
             return f"its data is {quoted(data)}, not an object with VNI and VtepMAC"
         # Early versions of flannel did not tell.
-        vni = data.get("VNI", self._settings.vni)
-        if type(vni) is not int or vni != self._settings.vni:
-            return f"its VNI is {quoted(vni)}, this node's is {self._settings.vni}"
+        ours = self._settings.vni & _LEASE_VNI
+        vni = data.get("VNI", ours)
+        if type(vni) is not int or vni != ours:
+            return f"its VNI is {quoted(vni)}, this node's is {ours}"
         mac = _mac_of(half)
         if not _MAC.fullmatch(mac) or mac == "00:00:00:00:00:00" or _is_multicast(mac):
             return f"its VtepMAC is {quoted(data.get('VtepMAC'))}, which no device has"

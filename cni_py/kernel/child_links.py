@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from .links import RTM_NEWLINK
-from .netlink import CREATE, Request, attribute
+from . import new_links
+from .netlink import attribute
 
 if TYPE_CHECKING:
     from .links import Link
+    from .netlink import Request
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
-_IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
-_INFO_KIND, _INFO_DATA = 1, 2
 _MACVLAN_MODE, _MACVLAN_BC_QUEUE_LEN = 1, 7
 _IPVLAN_MODE = 1
 _VLAN_ID = 1
-_INFO = struct.Struct("=BxHiII")
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
 
 
@@ -46,18 +42,17 @@ def create(
     a link named `name` there, and then refuses with EEXIST, although the child would be somewhere
     else; given an `index`, it looks for that instead.
     """
-    info = attribute(_INFO_KIND, child.kind.encode() + b"\0") + attribute(_INFO_DATA, child.data)
-    message = _INFO.pack(0, 0, index, 0, 0)
-    message += attribute(_IFLA_LINK, _U32.pack(parent.ifindex))
-    message += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
-    if child.mtu:
-        message += attribute(_IFLA_MTU, _U32.pack(child.mtu))
-    if child.mac:
-        message += attribute(_IFLA_ADDRESS, bytes.fromhex(child.mac.replace(":", "")))
-    if netns_fd is not None:
-        message += attribute(_IFLA_NET_NS_FD, _U32.pack(netns_fd))
-    message += attribute(_IFLA_LINKINFO, info)
-    return Request(f"create {child.kind} {name} on {parent.name}", RTM_NEWLINK, message, CREATE)
+    return new_links.create(
+        name,
+        child.kind,
+        child.data,
+        mac=child.mac,
+        mtu=child.mtu,
+        parent=parent.ifindex,
+        netns_fd=netns_fd,
+        index=index,
+        what=f"create {child.kind} {name} on {parent.name}",
+    )
 
 
 def macvlan_data(mode: str, queue_length: int) -> bytes:

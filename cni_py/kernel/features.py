@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_py.spec.errors import CniError
 
-from . import conntrack, iptables, links, rules, sysctl, tc
+from . import conntrack, iptables, links, new_links, rules, sysctl, tc
 from .errors import KernelError
 from .netlink import Netlink
 from .nft_table import Table, match
@@ -93,7 +93,7 @@ def _make(kind: str) -> None:
 
     def make(netlink: Netlink) -> None:
         try:
-            netlink.submit(links.create(f"p-{kind}", kind))
+            netlink.submit(new_links.create(f"p-{kind}", kind))
         except KernelError as error:
             if error.errno in _ABSENT:
                 raise

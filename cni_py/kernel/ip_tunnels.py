@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from .links import RTM_NEWLINK
-from .netlink import CREATE, Request, attribute
-from .vxlan import linkinfo
+from . import new_links
+from .netlink import attribute
 
 if TYPE_CHECKING:
     from .links import Link
+    from .netlink import Request
 
 IPIP, IP6TNL = "ipip", "ip6tnl"
 
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_GROUP = 3, 4, 18, 27
 _LOCAL, _REMOTE, _ENCAP_LIMIT, _FLAGS, _PROTO, _PMTUDISC, _COLLECT_METADATA = 2, 3, 6, 8, 9, 10, 19
 # linux/ip6_tunnel.h: no option that takes 8 bytes more.
 _IGNORE_ENCAP_LIMIT = 1
-_INFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 
 
@@ -32,7 +29,7 @@ def create_ipip(name: str, local: IPv4Address, *, mtu: int, group: int) -> Reque
     fragmented on their way.
     """
     data = attribute(_LOCAL, local.packed) + attribute(_PMTUDISC, b"\0")
-    return _created(name, IPIP, data, mtu, group)
+    return new_links.create(name, IPIP, data, mtu=mtu, group=group)
 
 
 def create_ip6tnl(name: str, *, mtu: int, group: int) -> Request:
@@ -43,15 +40,7 @@ def create_ip6tnl(name: str, *, mtu: int, group: int) -> Request:
     """
     data = attribute(_PROTO, bytes([socket.IPPROTO_IPV6])) + attribute(_COLLECT_METADATA, b"")
     data += attribute(_ENCAP_LIMIT, b"\0") + attribute(_FLAGS, _U32.pack(_IGNORE_ENCAP_LIMIT))
-    return _created(name, IP6TNL, data, mtu, group)
-
-
-def _created(name: str, kind: str, data: bytes, mtu: int, group: int) -> Request:
-    message = _INFO.pack(0, 0, 0, 0, 0)
-    message += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
-    message += attribute(_IFLA_MTU, _U32.pack(mtu)) + attribute(_IFLA_GROUP, _U32.pack(group))
-    message += attribute(_IFLA_LINKINFO, linkinfo(kind, data))
-    return Request(f"create {kind} {name}", RTM_NEWLINK, message, CREATE)
+    return new_links.create(name, IP6TNL, data, mtu=mtu, group=group)
 
 
 def local_of(link: Link) -> IPv4Address | None:

@@ -181,26 +181,6 @@ def enable_vlan_filtering(name: str) -> Request:
     return Request(f"turn on VLAN filtering of bridge {name}", RTM_NEWLINK, message)
 
 
-def create(name: str, kind: str) -> Request:
-    """The request that creates a link whose kind needs nothing else."""
-    info = [("IFLA_INFO_KIND", kind)]
-    message = _message(attributes=[("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})])
-    return Request(f"create {kind} {name}", RTM_NEWLINK, message, CREATE)
-
-
-def create_ifb(name: str, *, mtu: int, group: int) -> Request:
-    """The request that creates an intermediate functional block: what enters it comes back.
-
-    It is down: to change the queue of a link which is up costs more.
-    """
-    # The queue is the qdisc's, so that the link needs none (K-03).
-    message = _INFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
-    for kind, number in ((_IFLA_TXQLEN, 0), (_IFLA_MTU, mtu), (_IFLA_GROUP, group)):
-        message += attribute(kind, number.to_bytes(4, sys.byteorder))
-    message += attribute(_IFLA_LINKINFO, attribute(_INFO_KIND, b"ifb\0"))
-    return Request(f"create ifb {name}", RTM_NEWLINK, message, CREATE)
-
-
 def finish(link: Link, alias: str) -> Request:
     """The request that labels a link with its owner, and sets it up; see `set_owner`."""
     message = _INFO.pack(0, 0, link.ifindex, IFF_UP, IFF_UP)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
-from .links import RTM_NEWLINK
-from .netlink import CREATE, Request, attribute
+from . import new_links
+from .netlink import attribute
 
 if TYPE_CHECKING:
     from cni_py.spec.addresses import IP
 
     from .links import Link
+    from .netlink import Request
 
 KIND = "vxlan"
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_GROUP = 1, 3, 4, 18, 27
-_INFO_KIND, _INFO_DATA = 1, 2
 _ID, _GROUP, _LOCAL, _LEARNING, _PORT, _GROUP6, _LOCAL6, _UDP_CSUM, _GBP = (
     1, 2, 4, 7, 15, 16, 17, 18, 23,
 )  # fmt: skip
-_INFO = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 
 
@@ -53,17 +50,7 @@ def create(name: str, vxlan: Vxlan, *, mac: str, mtu: int, group: int) -> Reques
             data += attribute(_UDP_CSUM, b"\0")
     if vxlan.gbp:
         data += attribute(_GBP, b"")
-    message = _INFO.pack(0, 0, 0, 0, 0)
-    message += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
-    message += attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-    message += attribute(_IFLA_MTU, _U32.pack(mtu)) + attribute(_IFLA_GROUP, _U32.pack(group))
-    message += attribute(_IFLA_LINKINFO, linkinfo(KIND, data))
-    return Request(f"create vxlan {name}", RTM_NEWLINK, message, CREATE)
-
-
-def linkinfo(kind: str, data: bytes) -> bytes:
-    """What IFLA_LINKINFO holds."""
-    return attribute(_INFO_KIND, kind.encode() + b"\0") + attribute(_INFO_DATA, data)
+    return new_links.create(name, KIND, data, mac=mac, mtu=mtu, group=group)
 
 
 def read(link: Link) -> Vxlan | None:

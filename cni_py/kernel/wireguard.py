@@ -6,7 +6,6 @@ The kernel computes the public key of a private one: nothing here knows the curv
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import sys
@@ -14,9 +13,9 @@ import time
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import new_links
 from .errors import KernelError
-from .links import RTM_NEWLINK
-from .netlink import CREATE, NLM_F_DUMP, Netlink, Request, attribute, attributes
+from .netlink import NLM_F_DUMP, Netlink, Request, attribute, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +42,6 @@ _U16, _U32, _TIME = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=qq
 _SOCKADDR4, _SOCKADDR6 = struct.Struct("=H2s4s8x"), struct.Struct("=H2sI16sI")
 # A session is used for as long after its handshake (REJECT_AFTER_TIME).
 _SETTLED_SECONDS = 180
-
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_GROUP, _INFO_KIND = 3, 4, 18, 27, 1
-_LINK = struct.Struct("=BxHiII")
 
 
 class Peer(NamedTuple):
@@ -76,11 +72,7 @@ class Device(NamedTuple):
 
 def create(name: str, *, mtu: int, group: int) -> Request:
     """The request that creates a device, down."""
-    message = _LINK.pack(0, 0, 0, 0, 0)
-    message += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
-    message += attribute(_IFLA_MTU, _U32.pack(mtu)) + attribute(_IFLA_GROUP, _U32.pack(group))
-    message += attribute(_IFLA_LINKINFO, attribute(_INFO_KIND, KIND.encode() + b"\0"))
-    return Request(f"create wireguard {name}", RTM_NEWLINK, message, CREATE)
+    return new_links.create(name, KIND, mtu=mtu, group=group)
 
 
 def set_keys(index: int, private: bytes, port: int, what: str) -> Request:

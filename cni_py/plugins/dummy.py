@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from cni_py.ipam import delegation
-from cni_py.kernel import links
+from cni_py.kernel import new_links
 from cni_py.kernel.errors import KernelError, unavailable
 from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
@@ -58,7 +58,7 @@ def add(call: Call[Config]) -> Result:
     container, inside = call.scope.enter_context(sandbox.opened(call))
     with step("dummy"):
         try:
-            inside.submit(links.create(call.ifname, _KIND))
+            inside.submit(new_links.create(call.ifname, _KIND))
         except KernelError as error:
             if error.errno == errno.EEXIST:
                 raise sandbox.taken(container, call.ifname) from error

@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
-from cni_py.kernel import links, tc
+from cni_py.kernel import links, new_links, tc
 from cni_py.kernel.errors import KernelError
 from cni_py.spec.attachment import network_key
 from cni_py.spec.errors import CniError, Code
@@ -52,7 +52,7 @@ def create(host: Netlink, attachment: Attachment, mtu: int) -> str:
     shared, own = names(attachment)
     for name in (shared, shared, own, own):
         try:
-            host.submit(links.create_ifb(name, mtu=mtu, group=_unfinished(attachment.network)))
+            host.submit(new_links.create_ifb(name, mtu=mtu, group=_unfinished(attachment.network)))
         except KernelError as error:
             if error.errno != errno.EEXIST:
                 raise

@@ -111,6 +111,17 @@ route add default via 192.168.2.254
     assert [one["dst"] for one in fdb] == ["192.168.2.33"]
 
 
+def test_a_large_vni_is_announced_as_flannel_keeps_it(underlay: Underlay) -> None:
+    with closing(Nodes(underlay, lambda: vxlan(vni=70_000))) as nodes:
+        assert nodes.known[1].said.data["VNI"] == 70_000 & 0xFFFF
+        nodes.reconcile(1, 2)
+        link = nodes.underlay.members[1].host.link(device_name(70_000, 4))
+        assert link is not None
+        data = link["linkinfo"]["info_data"]
+        assert data["id"] == 70_000
+        nodes.cross(1, 2)
+
+
 def test_the_mtu_follows_the_underlays(nodes: Nodes) -> None:
     nodes.reconcile()
     one, two = (nodes.underlay.members[number] for number in (1, 2))
