@@ -268,13 +268,14 @@ class PoolKeeper:
 
     def _unused(self, pool: Pool) -> Iterator[Net]:
         """Parts of this node's that nobody uses, the largest first, of 4 addresses or more."""
+        given = self._given()
         for net in sorted(self._own(pool), key=lambda one: one.prefixlen):
             smallest = max(net.max_prefixlen - LEAST_BITS, net.prefixlen)
             for length in range(net.prefixlen, smallest + 1):
                 # The end of a block is given out last.
                 parts: list[Net] = list(net.subnets(new_prefix=length))
                 for one in reversed(parts):
-                    if not self._used(one):
+                    if not _has(one, given):
                         yield one
 
     def _mine(self, pool: Pool) -> list[Condition]:
@@ -328,8 +329,7 @@ class PoolKeeper:
         return pool_file.given(folder) if folder else set()
 
     def _used(self, net: Net) -> bool:
-        first, last = int(net[0]), int(net[-1])
-        return any(first <= one <= last for one in self._given())
+        return _has(net, self._given())
 
     def _left(self, pool: Pool, nets: list[Net]) -> int:
         """How many addresses can still be given out."""
@@ -390,6 +390,12 @@ class PoolKeeper:
         if told != self._told:
             pool_file.write(told, self._folder)
             self._told = told
+
+
+def _has(net: Net, given: set[int]) -> bool:
+    """Whether any address of it has been given out."""
+    first, last = int(net[0]), int(net[-1])
+    return any(first <= one <= last for one in given)
 
 
 def _passed(folder: str) -> bool:
