@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI image archive with busybox in it."""
-    path = tmp_path / "image.tar"
+    path = tmp_path_factory.mktemp("image") / "image.tar"
     subprocess.run([ROOT / "tests" / "tools" / "make-image", path], check=True)
     return path

@@ -36,11 +36,12 @@ main()
 """
 
 
-@pytest.fixture
-def builds(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two builds of cni-py, whose launchers differ too."""
-    made = [build(tmp_path / version, version) for version in ("9.9.8", "9.9.9")]
-    with (tmp_path / "9.9.9/site/cni_py/executables/cni-py-launcher").open("ab") as launcher:
+    folder = tmp_path_factory.mktemp("builds")
+    made = [build(folder / version, version) for version in ("9.9.8", "9.9.9")]
+    with (folder / "9.9.9/site/cni_py/executables/cni-py-launcher").open("ab") as launcher:
         launcher.write(b"a newer one")
     return made
 
