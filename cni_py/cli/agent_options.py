@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -13,6 +14,7 @@ from cni_py.cluster import node_file
 from cni_py.cluster.agent_settings import DEFAULT_TTL, IDENTITY_FOLDER, AgentSettings, Interfaces
 from cni_py.cluster.flannel import PREFIX
 from cni_py.cluster.reconciler import Pace
+from cni_py.installation.cluster import ACCOUNT
 
 from .group import Failed, Unreadable
 
@@ -128,6 +130,23 @@ AGENT = (
         multiple=True,
         metavar="SUBNET",
         help="The subnet that this node has to have; one a family. Without it, one is chosen.",
+    ),
+    _own(
+        "--subnet-from",
+        type=click.Choice(["store", "pod-cidr"]),
+        default="store",
+        show_default=True,
+        help="Who gives the node its subnet: the store's network, or Kubernetes as its podCIDRs.",
+    ),
+    click.option(
+        "--node", envvar="NODE_NAME", show_envvar=True, default="", help="The node's name there."
+    ),
+    _own(
+        "--account",
+        type=_PATH,
+        default=ACCOUNT,
+        show_default=True,
+        help="The folder with the service account's token and ca.crt.",
     ),
     _own(
         "--pool",
@@ -285,12 +304,45 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
             given["public_ipv6"],
         ),
         subnets=tuple(part for one in given["subnets"] for part in one.split(",") if part),
+        assigned=_assigned(given),
         pools=tuple(dict.fromkeys(_name("--pool", one) for one in given["pools"])),
         network=network,
         grace=given["grace_seconds"],
         pace=Pace(every=given["reconcile_seconds"]),
         release=given["release"],
     )
+
+
+def _assigned(given: dict[str, Any]) -> Callable[[], tuple[str, ...]] | None:
+    """What asks Kubernetes for the node's podCIDRs, if it is to. Raises Unreadable, Failed."""
+    if given["subnet_from"] != "pod-cidr":
+        return None
+    from cni_py.cluster.claiming import NotToldError
+    from cni_py.installation import InstallationError
+    from cni_py.installation.cluster import Cluster
+
+    if given["subnets"]:
+        raise Unreadable("--subnet and --subnet-from pod-cidr are given: one of them says it")
+    name = given["node"]
+    if not name:
+        raise Unreadable("--subnet-from pod-cidr needs the node's name: give --node or NODE_NAME")
+    try:
+        api = Cluster.of(os.environ, Path(given["account"]))
+    except InstallationError as error:
+        raise Failed(str(error)) from None
+
+    def ask() -> tuple[str, ...]:
+        try:
+            found = tuple(api.pod_cidrs(name))
+        except InstallationError as error:
+            raise NotToldError(str(error)) from None
+        except OSError as error:
+            raise NotToldError(f"the API server: {error.strerror or error}") from None
+        if not found:
+            raise NotToldError(f"node {name} has no podCIDR yet")
+        return found
+
+    return ask
 
 
 def named(cluster: str) -> str:

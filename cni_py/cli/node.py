@@ -19,14 +19,13 @@ from cni_py.installation import (
 )
 from cni_py.installation import install as install_files
 from cni_py.installation import uninstall as uninstall_files
-from cni_py.installation.cluster import Cluster, needs_subnets, with_subnets
+from cni_py.installation.cluster import ACCOUNT, Cluster, needs_subnets, with_subnets
 from cni_py.ipam.delegation import is_ours
 from cni_py.server.settings import DEFAULT_METRICS_SOCKET, fetch
 from cni_py.skel import EXECUTABLES
 
 from .group import CommandGroup, Failed, Unreadable
 
-_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _PAUSE_SECONDS = 2.0
 _TELL_SECONDS = 30.0
 _READY_PAUSE_SECONDS = 0.1
@@ -67,7 +66,7 @@ def node() -> None:
 @click.option(
     "--account",
     type=click.Path(path_type=Path),
-    default=_ACCOUNT,
+    default=ACCOUNT,
     show_default=True,
     help="The folder with the service account's token and ca.crt.",
 )

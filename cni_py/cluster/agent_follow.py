@@ -102,7 +102,7 @@ class Follower:
             raise NetworkChanged(found)
 
     async def _answer_challenge(self) -> None:
-        """Another node has this one's address: tell it that this one is alive."""
+        """Another node has this one's address or subnet: tell it that this one is alive."""
         key = self._context.key(f"{CHALLENGES_KEY}{self._context.state.owner.node}")
         record = self._context.records.get(key)
         if record is None or self._context.state.holding != Holding.HELD:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .agent_context import FIRST_PAUSE, LONGEST_PAUSE
 from .agent_log import log
-from .claiming import NOTHING, Claim, Claimer, ClaimError, Former, fixed_subnets
+from .claiming import NOTHING, Claim, Claimer, ClaimError, Former, NotToldError, fixed_subnets
 from .keeping import Holding, keeping
 from .owner import encode, owner_of
 from .store import Put, UnderLease
@@ -45,15 +45,12 @@ class Holder:
 
     async def _claim(self, former: Former) -> Claim:
         """Claim until it is done, whatever is in the way."""
-        state, settings = self._context.state, self._context.state.settings
+        state = self._context.state
         pause = FIRST_PAUSE
         told = ""
         while True:
             try:
-                fixed = fixed_subnets(settings.subnets, self._context.network)
-                claimer = Claimer(
-                    self._context.store, settings.prefix, state.owner, settings.ttl, _note, fixed
-                )
+                claimer = await self._claimer()
                 claim = await claimer.claim(
                     self._context.network, self._context.lease(NOTHING), former
                 )
@@ -63,7 +60,8 @@ class Holder:
                     told = str(error)
                 if state.own is None:
                     msg = "this node has no subnet of the cluster's network yet"
-                    state.waits(msg, str(error), for_store=isinstance(error, StoreError))
+                    away = isinstance(error, StoreError | NotToldError)
+                    state.waits(msg, str(error), for_store=away)
                 else:
                     state.loss = str(error)
                 self._context.publish()
@@ -71,6 +69,23 @@ class Holder:
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 return claim
+
+    async def _claimer(self) -> Claimer:
+        """For the subnets that this node may have. Raises ClaimError."""
+        state, settings = self._context.state, self._context.state.settings
+        texts, asked = settings.subnets, settings.assigned
+        if asked is not None:
+            texts = await asyncio.to_thread(asked)
+        fixed = fixed_subnets(texts, self._context.network)
+        return Claimer(
+            self._context.store,
+            settings.prefix,
+            state.owner,
+            settings.ttl,
+            _note,
+            fixed,
+            is_assigned=asked is not None,
+        )
 
     def _have(self, claim: Claim, kept: Kept, former: Former) -> None:
         state = self._context.state

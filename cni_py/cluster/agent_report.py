@@ -79,7 +79,7 @@ class Counters:
         ("rounds", "Comparisons of what is wanted with what is there."),
         ("round_failures", "Comparisons after which not all was as it should be."),
         ("changes", "Steps that comparisons have led to."),
-        ("duplicates", "Other nodes with this node's address that have asked for its subnet."),
+        ("duplicates", "Other nodes with this one's address or subnet that have asked for it."),
     )
 
     def __init__(self) -> None:

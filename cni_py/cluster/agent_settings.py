@@ -11,6 +11,7 @@ from .node_file import DEFAULT_CLUSTER, FOLDER, path_of
 from .reconciler import Pace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
 # Where a node's identity is kept: it is the same after a boot.
@@ -49,6 +50,8 @@ class AgentSettings:
     interfaces: Interfaces = Interfaces()
     subnets: tuple[str, ...] = ()
     """The subnets that this node has to have; none if it may choose."""
+    assigned: Callable[[], tuple[str, ...]] | None = None
+    """Asks, in a thread, who gives each node its subnets instead. Raises ClaimError."""
     pools: tuple[str, ...] = ()
     """Pools of the plugin `cluster` that this node takes part in."""
     network: bytes = b""

@@ -38,6 +38,10 @@ class ClaimError(Exception):
     """No subnet can be had now; the text is one line and says why."""
 
 
+class NotToldError(ClaimError):
+    """Whoever gives this node its subnets does not say which: what it had before still holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A subnet that the store has for this node, and the lease that it is under."""
@@ -68,6 +72,8 @@ class _Found:
 class Claimer:
     """Claims for one node. `fixed` are the only subnets that it may have, where it has no choice.
 
+    With `is_assigned` they come from somebody who gives each subnet to one node, and to another
+    when that has gone: then a record of a node that is not alive does not stand in the way.
     `note` is told what is remarkable, in one line.
     """
 
@@ -79,9 +85,12 @@ class Claimer:
         ttl: int,
         note: Callable[[str], None],
         fixed: Subnets | None = None,
+        *,
+        is_assigned: bool = False,
     ) -> None:
         self._store, self._prefix, self._owner = store, prefix, owner
         self._ttl, self._note, self._fixed = ttl, note, fixed
+        self._is_assigned = is_assigned
 
     async def claim(self, network: Network, said: NodeLease, former: Former) -> Claim:
         """Claim until it is done. `said` is what the node announces; its subnets do not count.
@@ -114,8 +123,8 @@ class Claimer:
         mine = [one for one in found if self._is_mine(one, said, former)]
         others = [one for one in found if one not in mine]
         for one in others:
-            if one.owner is not None and shares_address(one.lease, said):
-                await self._require_dead(one, one.owner, lease)
+            if one.owner is not None and (why := self._in_the_way(one.lease, said)):
+                await self._require_dead(one, one.owner, lease, why)
                 mine.append(one)
         others = [one for one in others if one not in mine]
         wanted, how = self._wanted(network, mine, others, former.subnets)
@@ -157,6 +166,15 @@ class Claimer:
         known = bool(former.lease) and one.record.lease == former.lease
         return one.owner.node == self._owner.node and (same or known)
 
+    def _in_the_way(self, one: NodeLease, said: NodeLease) -> str:
+        """Why another node's record must be a dead node's; `""` where both can be."""
+        if shares_address(one, said):
+            return "has this node's public address"
+        fixed = self._fixed if self._is_assigned else None
+        if fixed is not None and free_subnets.Taken([one.subnets]).has_any(fixed):
+            return f"has a part of {fixed}, which was given to this node"
+        return ""
+
     def _wanted(
         self, network: Network, mine: list[_Found], others: list[_Found], former: Subnets
     ) -> tuple[Subnets, str]:
@@ -195,18 +213,18 @@ class Claimer:
         await self._store.transact([AtRevision(key, own.record.modified)], (), [key])
         return False
 
-    async def _require_dead(self, one: _Found, other: Owner, lease: int) -> None:
-        """Ask the node that has this one's address whether it is there. Raises ClaimError."""
+    async def _require_dead(self, one: _Found, other: Owner, lease: int, why: str) -> None:
+        """Ask the node that has what is this one's whether it is there. Raises ClaimError."""
         key = f"{self._prefix}/{CHALLENGES_KEY}{other.node}"
-        self._note(f"{one.record.key} has this node's address and is {other}'s: it is asked")
+        self._note(f"{one.record.key} {why} and is {other}'s: it is asked")
         await self._store.transact((), [Put(key, self._owner.host.encode(), lease)])
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ANSWER_SECONDS
         while loop.time() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
             if await self._store.get(key) is None:
-                raise ClaimError(f"node {other} has this node's public address and is alive, with "
-                                 f"{one.lease.subnets}: give one of the two another")  # fmt: skip
+                raise ClaimError(f"node {other} {why}, and is alive, with {one.lease.subnets}:"
+                                 " give one of the two another")  # fmt: skip
         await self._store.transact((), (), [key])
         self._note(f"{other} did not answer: its subnet is taken over")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+# Where a pod has its service account's token and the cluster's ca.crt.
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SECONDS = 10.0
 _MOST_BYTES = 4 * 1024 * 1024
 

@@ -11,10 +11,12 @@ import pytest
 from faults import cluster_scenarios as scenarios
 
 from fixtures.agents import COMMAND, Cluster
-from fixtures.underlay import eventually, reaches
+from fixtures.api_server import ApiServer
+from fixtures.underlay import entered, eventually, reaches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from fixtures.underlay import Underlay
 
@@ -171,3 +173,38 @@ def test_a_change_of_the_network_is_followed(cluster: Cluster) -> None:
     told = cluster.agents[1].file()
     assert told is not None
     assert (told.backend, told.mtu, told.ipv4_subnet) == ("host-gw", 1500, "10.244.1.0/24")
+
+
+@pytest.mark.parametrize("underlay", [(1, 1)], indirect=True)
+def test_kubernetes_gives_the_subnets(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = cluster.underlay.members[1]
+    with entered(member.host):
+        api = ApiServer(tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
+    monkeypatch.setenv("NODE_NAME", "node-1")
+    api.specs = [{}]
+    given = ("--subnet-from=pod-cidr", f"--account={tmp_path}")
+    try:
+        cluster.join(1, options=given, fixed=False)
+        agent = cluster.agents[1]
+        assert agent.has_told("no subnet")
+        assert agent.events("no subnet")[0]["why"] == "node node-1 has no podCIDR yet"
+        assert agent.problem() == 50
+        api.specs = [{"podCIDRs": [str(member.subnet), str(member.subnet6)]}]
+        cluster.join(2)
+        cluster.settle()
+        assert api.seen[0] == "/api/v1/nodes/node-1"
+        assert cluster.agents[2].peers() == [f"{member.subnet} and {member.subnet6}"]
+        assert reaches(cluster.underlay.members[2], member)
+        # While the API server is away, what the former agent wrote holds.
+        agent.end()
+        told = agent.file()
+    finally:
+        api.close()
+    agent.start()
+    assert agent.has_told("no subnet", 2)
+    assert "the API server" in agent.events("no subnet")[1]["why"]
+    assert (agent.file(), agent.problem()) == (told, 0)

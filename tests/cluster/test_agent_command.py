@@ -79,6 +79,9 @@ def test_a_configuration_that_no_agent_could_use_is_refused(config: Any, wrong: 
         (("--lease-ttl=0", "config", "get"), 2, "--lease-ttl"),
         (("status", "--network=../x"), 2, "letters, digits"),
         (("--pool=../x",), 2, "--pool '../x'"),
+        (("--subnet-from=pod-cidr", "--node="), 2, "give --node or NODE_NAME"),
+        (("--subnet-from=pod-cidr", "--node=a", "--subnet=10.1.0.0/24"), 2, "one of them"),
+        (("--subnet-from=pod-cidr", "--node=a"), 1, "only a container in a pod"),
         (("status", "--socket=/nowhere"), 1, "no agent of the network default listens there"),
     ],
 )  # fmt: skip

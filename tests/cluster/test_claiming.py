@@ -49,9 +49,9 @@ class Nodes:
         self.store = store
         self.notes: list[str] = []
 
-    def claimer(self, number: int, fixed: Subnets | None = None) -> Claimer:
+    def claimer(self, number: int, fixed: Subnets | None = None, **more: Any) -> Claimer:
         owner = Owner(f"node{number}", f"host{number}")
-        return Claimer(self.store, PREFIX, owner, 60, self.notes.append, fixed)
+        return Claimer(self.store, PREFIX, owner, 60, self.notes.append, fixed, **more)
 
     async def claim(self, number: int, former: str = "", **more: Any) -> claiming.Claim:
         hint = Former(subnets(former)) if former else Former()
@@ -197,6 +197,33 @@ def test_a_node_with_this_ones_address_is_asked(run, monkeypatch, alive: bool) -
         record = await nodes.store.get(f"{PREFIX}/{first.subnets.key}")
         assert record is not None
         assert owner_of(record.value) == Owner("node1", "host1")
+
+    run(story)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_assigned_subnet_is_a_dead_nodes_no_more(run, monkeypatch, alive: bool) -> None:
+    """Kubernetes gives a podCIDR again once its node has gone, long before the lease ends."""
+    monkeypatch.setattr(claiming, "ANSWER_SECONDS", 0.6)
+
+    async def story(nodes: Nodes) -> None:
+        first = await nodes.claim(1, fixed=subnets("10.1.48.0/20"))
+        fixed = subnets("10.1.48.0/24")
+        task = asyncio.ensure_future(nodes.claim(2, fixed=fixed, is_assigned=True))
+        if not alive:
+            assert (await task).subnets == fixed
+            assert await nodes.keys() == [fixed.key]
+            assert "did not answer" in nodes.notes[1]
+            return
+        key = f"{PREFIX}/challenges/node1"
+        async with asyncio.timeout(5):
+            while await nodes.store.get(key) is None:
+                await asyncio.sleep(0.01)
+        await nodes.store.transact((), (), [key])
+        wrong = r"host1 \(node1\) has a part of 10\.1\.48\.0/24, which was given .* is alive"
+        with pytest.raises(ClaimError, match=wrong):
+            await task
+        assert await nodes.keys() == [first.subnets.key]
 
     run(story)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ import pytest
 
 from cni_py.ipam.delegation import is_ours
 from cni_py.skel import EXECUTABLES
+from fixtures.api_server import ApiServer
 from fixtures.manifests import without_privileges
 from fixtures.server import CNI_PY
 
@@ -30,52 +28,6 @@ NETWORK = {
         {"type": "portmap"},
     ],
 }
-
-
-class ApiServer:
-    """Answers for one node with what is in `specs`, the last one again and again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.specs: list[Any] = []
-        self.seen: list[str] = []
-        self.status = 200
-        key, certificate = folder / "key", folder / "ca.crt"
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
-                *("-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", key, "-out", certificate),
-                *("-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1"),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        (folder / "token").write_text("secret\n")
-        self.folder = folder
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                api.seen.append(self.path)
-                allowed = self.headers["Authorization"] == "Bearer secret"
-                spec = api.specs.pop(0) if len(api.specs) > 1 else api.specs[0]
-                body = json.dumps({"kind": "Node", "spec": spec}).encode()
-                self.send_response(api.status if allowed else 401)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing on stderr."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture(scope="module")
