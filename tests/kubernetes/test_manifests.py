@@ -11,7 +11,7 @@ import pytest
 
 from cni_py.cli import main
 from cni_py.installation.cluster import needs_subnets, with_subnets
-from fixtures.manifests import base, daemon_set, mounts, overlaid, overlays
+from fixtures.manifests import base, daemon_set, mounts, named, overlaid, overlays
 from fixtures.server import CNI_PY
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def test_no_gap_between_two_servers() -> None:
     assert "--take-over" in server["args"]
 
 
-def commands() -> list[list[str]]:
-    """Every command line in the manifests, without the program's name."""
+def commands(name: str) -> list[list[str]]:
+    """Every command line in an overlay's manifests, without the program's name."""
     found: list[list[str]] = []
 
     def look(value: Any) -> None:
@@ -75,21 +75,74 @@ def commands() -> list[list[str]]:
             for one in value:
                 look(one)
 
-    look(daemon_set())
+    look([one for one in overlaid(name) if one["kind"] == "DaemonSet"])
     return found
 
 
-def test_commands_have_these_options() -> None:
-    assert len(commands()) == 5
-    for arguments in commands():
-        command: Any = main
+def parameters(words: list[str]) -> list[Any]:
+    """The parameters of the command that a command line calls; takes its name off `words`."""
+    command: Any = main
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
+        with command.make_context("cni-py", [], resilient_parsing=True) as context:
+            command = command.get_command(context, words.pop(0))
+    return list(command.params)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cos", 5), ("agent", 6)])
+def test_commands_have_these_options(name: str, count: int) -> None:
+    assert len(commands(name)) == count
+    for arguments in commands(name):
         rest = list(arguments)
-        while hasattr(command, "get_command"):
-            with command.make_context("cni-py", [], resilient_parsing=True) as context:
-                command = command.get_command(context, rest.pop(0))
-        known = {option for parameter in command.params for option in parameter.opts}
+        known = {option for parameter in parameters(rest) for option in parameter.opts}
         given = {one.partition("=")[0] for one in rest if one.startswith("--")}
         assert given <= known, arguments
+
+
+@pytest.mark.parametrize("name", ["agent", "agent-pod-cidr"])
+def test_variables_of_the_agent_are_its_options(name: str) -> None:
+    known = {one.envvar for one in parameters(["agent"])}
+    objects = overlaid(name)
+    given = named(objects, "ConfigMap", "cni-py-agent")["data"]
+    assert given.keys() <= known
+    (agent,) = daemon_set(objects, "cni-py-agent")["spec"]["template"]["spec"]["containers"]
+    assert {one["name"] for one in agent["env"]} <= known
+    # Its files are where the Secret is mounted.
+    (place,) = [one["mountPath"] for one in agent["volumeMounts"] if one["name"] == "etcd"]
+    assert all(value.startswith(f"{place}/") for key, value in given.items() if "FILE" in key)
+
+
+def test_the_agent_asks_kubernetes_only_where_it_is_to() -> None:
+    for name, asks in (("agent", False), ("agent-pod-cidr", True)):
+        objects = overlaid(name)
+        pod = daemon_set(objects, "cni-py-agent")["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is asks
+        subjects = [one["subjects"] for one in objects if one["kind"] == "ClusterRoleBinding"]
+        bound = [one["name"] for some in subjects for one in some]
+        assert ("cni-py-agent" in bound) is asks
+
+
+def test_what_the_agent_has() -> None:
+    """Its folders and one capability; none of the node's processes, executables, networks."""
+    pod = daemon_set(overlaid("agent"), "cni-py-agent")["spec"]["template"]["spec"]
+    (agent,) = pod["containers"]
+    folders = ("/run/cni-py", "/var/lib/cni/cni-py")
+    assert mounts(agent, pod) == dict(zip(folders, folders, strict=True))
+    context = agent["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert context["readOnlyRootFilesystem"]
+    assert not context["allowPrivilegeEscalation"]
+    assert pod["hostNetwork"]
+    assert "hostPID" not in pod
+
+
+def test_probes_ask_where_the_agent_answers() -> None:
+    pod = daemon_set(overlaid("agent"), "cni-py-agent")["spec"]["template"]["spec"]
+    (agent,) = pod["containers"]
+    for probe, page in (("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
+        asked = agent[probe]["httpGet"]
+        assert asked["path"] == page
+        assert f"--healthz-ip={asked['host']}" in agent["args"]
+        assert f"--healthz-port={asked['port']}" in agent["args"]
 
 
 def test_the_network_is_filled_and_clean(tmp_path: Path) -> None:
@@ -98,5 +151,15 @@ def test_the_network_is_filled_and_clean(tmp_path: Path) -> None:
     assert needs_subnets(network)
     path = tmp_path / "10-cni-py.conflist"
     path.write_text(json.dumps(with_subnets(network, ["10.244.3.0/24", "fd00:3::/64"])))
+    done = subprocess.run([CNI_PY, "lint", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_agents_network_is_clean(tmp_path: Path) -> None:
+    """Nothing of it has to be filled in: a node's subnet is the agent's."""
+    text = named(overlaid("agent"), "ConfigMap", "cni-py")["data"]["10-cni-py.conflist"]
+    assert not needs_subnets(json.loads(text))
+    path = tmp_path / "10-cni-py.conflist"
+    path.write_text(text)
     done = subprocess.run([CNI_PY, "lint", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "usr/local"
 PROGRAM = f"/{PREFIX}/bin/cni-py"
 _FOLDERS = ("proc", "sys", "dev", "tmp", "etc/cni-py", "run/cni-py", "run/own", "run/network")
-_FOLDERS += ("node/bin", "node/net.d")
+_FOLDERS += ("node/bin", "node/net.d", "var/lib/cni/cni-py", "etc/cni-py/etcd")
 _LIBRARY = "libnftables.so.1"
 _UNWANTED = shutil.ignore_patterns(
     "__pycache__", "test", "tests", "idlelib", "tkinter", "site-packages", "config-*", "ensurepip"
@@ -48,7 +48,7 @@ def build(root: Path) -> None:
     shutil.copy(Path(sys.executable).resolve(), place / "bin" / version)
     packages = library / "site-packages"
     packages.mkdir()
-    for one in _needed("cni-py"):
+    for one in _needed("cni-py", "etcd"):
         _copy_distribution(one, packages)
     programs = [place / "bin" / version, *library.rglob("*.so")]
     _copy_libraries([*programs, _nftables()], root)
@@ -57,21 +57,20 @@ def build(root: Path) -> None:
     program.chmod(0o755)
 
 
-def _needed(name: str) -> set[str]:
-    """A distribution and those that it requires, without extras."""
+def _needed(name: str, extra: str) -> set[str]:
+    """A distribution with an extra of it, and those that it requires."""
     found, left = set(), [name]
     while left:
         one = left.pop()
         if one not in found:
             found.add(one)
-            required = distribution(one).requires or []
-            wanted = filter(_applies, map(Requirement, required))
-            left += [each.name for each in wanted]
+            required = map(Requirement, distribution(one).requires or [])
+            left += [each.name for each in required if _applies(each, extra if one == name else "")]
     return found
 
 
-def _applies(required: Requirement) -> bool:
-    return required.marker is None or required.marker.evaluate({"extra": ""})
+def _applies(required: Requirement, extra: str) -> bool:
+    return required.marker is None or required.marker.evaluate({"extra": extra})
 
 
 def _copy_distribution(name: str, packages: Path) -> None:
