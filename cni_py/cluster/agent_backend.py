@@ -12,13 +12,12 @@ from cni_py.kernel.netlink import Netlink
 from cni_py.spec.errors import CniError, Code
 
 from . import backends, underlay
-from .backend import Announcement, Node
 from .flannel import NodeLease, Subnets
 from .underlay import Chosen
 
 if TYPE_CHECKING:
     from .agent_settings import Interfaces
-    from .backend import Backend
+    from .backend import Announcement, Backend
     from .flannel_network import Network
 
 
@@ -92,10 +91,3 @@ def lease_of(said: Announcement, subnets: Subnets) -> NodeLease:
         b"" if one is None else json.dumps(one).encode() for one in (said.data, said.data6)
     )
     return NodeLease(subnets, said.address, said.address6, said.backend, data, data6)
-
-
-def node_of(lease: NodeLease) -> Node:
-    """A lease as backends take it."""
-    data, data6 = (json.loads(one) if one else None for one in (lease.data, lease.data_v6))
-    said = Announcement(lease.backend_type, lease.public_ip, lease.public_ipv6, data, data6)
-    return Node(said, lease.subnets.v4, lease.subnets.v6)

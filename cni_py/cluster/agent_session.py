@@ -21,7 +21,7 @@ from .agent_hold import Holder
 from .agent_log import log
 from .backend import View
 from .flannel import SUBNETS_KEY
-from .peers import peers
+from .peers import Judge, node_of
 from .reconciler import Reconciler
 from .store_errors import StoreError
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .agent_context import Context
     from .backend import Backend
     from .claiming import Former
+    from .flannel import NodeLease
     from .reconciler import Round
 
 _T = TypeVar("_T")
@@ -48,6 +49,7 @@ class Session:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._told_refused: dict[str, str] = {}
+        self._judge: Judge | None = None
 
     async def run(self, former: Former) -> None:
         """Until it is cancelled. Raises NetworkChanged, CniError 7."""
@@ -115,17 +117,30 @@ class Session:
         if state.own is None or not self._context.listed.is_set():
             return None
         below = self._context.key(SUBNETS_KEY)
-        records = self._context.records.below(below, now())
-        found = peers(records, state.settings.prefix, network, state.own)
+        found = self._judged(state.own, below).peers()
         state.peers, state.missing = found.leases, tuple(self._context.records.missing(below))
         state.refused = {one.key: one.why for one in found.refused}
         self._tell_refused()
         return View(
-            agent_backend.node_of(state.own),
-            [agent_backend.node_of(one) for one in found.leases],
+            node_of(state.own),
+            found.nodes,
             network.v4.network if network.v4 else None,
             network.v6.network if network.v6 else None,
         )
+
+    def _judged(self, own: NodeLease, below: str) -> Judge:
+        """The judge, who has heard of every record; only of what is new, unless this node is."""
+        stirred = self._context.records.stirred(now())
+        if self._judge is None or self._judge.own != own:
+            prefix, network = self._context.state.settings.prefix, self._context.network
+            self._judge = Judge(prefix, network, own)
+            stirred = [(one.key, one) for one in self._context.records.below(below, now())]
+        for key, record in stirred:
+            if record is None:
+                self._judge.drop(key)
+            elif key.startswith(below):
+                self._judge.put(record)
+        return self._judge
 
     def _tell_refused(self) -> None:
         refused = self._context.state.all_refused()

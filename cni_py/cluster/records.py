@@ -26,6 +26,8 @@ class Records:
         self._grace = grace
         self._present: dict[str, Record] = {}
         self._missing: dict[str, tuple[Record, float]] = {}
+        # What is another one than when it was asked last.
+        self._stirred: set[str] = set()
         self.revision = 0
 
     def listed(self, snapshot: Snapshot, now: float) -> None:
@@ -34,13 +36,18 @@ class Records:
         for key, record in self._present.items():
             if key not in present:
                 self._missing[key] = (record, now + self._grace)
+                self._stirred.add(key)
+        for key, record in present.items():
+            if self._present.get(key) != record:
+                self._stirred.add(key)
         self._present, self.revision = present, snapshot.revision
-        for key in present:
-            self._missing.pop(key, None)
+        for key in self._missing.keys() & present.keys():
+            del self._missing[key]
 
     def changed(self, batch: Batch) -> None:
         """What a watch has told."""
         for event in batch.events:
+            self._stirred.add(event.key)
             self._missing.pop(event.key, None)
             if event.record is None:
                 self._present.pop(event.key, None)
@@ -54,17 +61,36 @@ class Records:
 
     def below(self, prefix: str, now: float) -> Iterable[Record]:
         """Those whose keys begin so, with those that are missing for a short time."""
-        for key, record in self._present.items():
-            if key.startswith(prefix):
+        for key in (*self._present, *self._missing):
+            if key.startswith(prefix) and (record := self._known(key, now)) is not None:
                 yield record
-        for key, (record, until) in self._missing.items():
-            if key.startswith(prefix) and until > now:
-                yield replace(record, created=_LATEST)
+
+    def stirred(self, now: float) -> list[tuple[str, Record | None]]:
+        """The keys that something has happened to since this was asked last, and what of `below`
+        is there; None where there is nothing any more.
+        """
+        self._end(now)
+        stirred, self._stirred = self._stirred, set()
+        return [(key, self._known(key, now)) for key in stirred]
+
+    def _known(self, key: str, now: float) -> Record | None:
+        if key in self._present:
+            return self._present[key]
+        record, until = self._missing.get(key, (None, 0.0))
+        return replace(record, created=_LATEST) if record and until > now else None
+
+    def _end(self, now: float) -> bool:
+        """Forget the missing whose time is over; whether there were any."""
+        ended = [key for key, (_, until) in self._missing.items() if until <= now]
+        for key in ended:
+            del self._missing[key]
+        self._stirred.update(ended)
+        return bool(ended)
 
     def next_end(self, now: float) -> float | None:
-        """Seconds until the next missing record is given up, which is forgotten then; or None."""
-        for key in [key for key, (_, until) in self._missing.items() if until <= now]:
-            del self._missing[key]
+        """Seconds until the next missing record is forgotten, 0 if one was just now; or None."""
+        if self._end(now):
+            return 0.0
         ends = [until for _, until in self._missing.values()]
         return min(ends) - now if ends else None
 

@@ -309,4 +309,18 @@ def test_what_is_missing_from_a_list_stays_for_a_while() -> None:
     known.listed(Snapshot((), 9), now=20)
     assert [one.key for one in known.below("", 79)] == ["a", "b"]
     assert [one.key for one in known.below("", 81)] == []
-    assert known.next_end(81) is None
+    assert (known.next_end(81), known.next_end(81)) == (0, None)
+
+
+def test_what_has_stirred_is_told_once() -> None:
+    known = Records(grace=60)
+    known.listed(Snapshot((record("a"), record("b"), record("c")), 5), now=0)
+    assert sorted(known.stirred(0)) == [(one, record(one)) for one in "abc"]
+    assert known.stirred(0) == []
+    known.changed(Batch(6, (Event("c", None, 6), Event("d", record("d", 6), 6))))
+    assert sorted(known.stirred(1)) == [("c", None), ("d", record("d", 6))]
+    # A list that says what is known is nothing new; what it lacks is missing, and gone later.
+    known.listed(Snapshot((record("a"), record("d", 6)), 7), now=10)
+    ((key, missing),) = known.stirred(11)
+    assert (key, missing and missing.key) == ("b", "b")
+    assert (known.stirred(69), known.stirred(71)) == ([], [("b", None)])

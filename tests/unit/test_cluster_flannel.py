@@ -20,7 +20,7 @@ from cni_py.cluster.flannel import (
     parse_subnets,
 )
 from cni_py.cluster.flannel_network import parse_network
-from cni_py.cluster.peers import peers
+from cni_py.cluster.peers import Judge
 from cni_py.cluster.store import Record
 
 V4 = IPv4Network("10.1.5.0/24")
@@ -267,7 +267,10 @@ OWN = _lease(1)
 
 
 def _judged(*records: Record):
-    return peers([_record(OWN), *records], "/coreos.com/network", NETWORK, OWN)
+    judge = Judge("/coreos.com/network", NETWORK, OWN)
+    for record in (_record(OWN), *records):
+        judge.put(record)
+    return judge.peers()
 
 
 def test_the_other_nodes_are_believed():
