@@ -11,6 +11,7 @@ from cni_py.spec.errors import CniError, Code
 
 from . import underlay
 from .backend import Announcement, Backend, Node, Plan, Step
+from .following import Followed
 from .overlay_kernel import PROTOCOL, OverlayKernel
 from .plan import operations
 from .state import State
@@ -67,6 +68,7 @@ class KernelBackend(Backend):
         self._kernel = OverlayKernel()
         self._watched: frozenset[int] = frozenset()
         self._networks: tuple[Network, ...] = ()
+        self._followed: Followed | None = None
 
     @abstractmethod
     def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
@@ -123,12 +125,39 @@ class KernelBackend(Backend):
 
     def plan(self, view: View) -> Plan:
         """See `Backend.plan`."""
-        found, _, plan = self._compared(view)
-        steps = [Step(one.what, partial(self._kernel.carry_out, one)) for one in found]
-        return Plan(steps, plan.refused)
+        found, _, wanted = self._compared(view, self.underlay())
+        return self._plan(found, wanted.refused)
 
-    def _compared(self, view: View) -> tuple[list[Operation], Present, Wanted]:
+    def _plan(self, found: Iterable[Operation], refused: Mapping[str, str]) -> Plan:
+        return Plan(
+            [Step(one.what, partial(self._kernel.carry_out, one)) for one in found], refused
+        )
+
+    def reconcile(self, view: View) -> Report:
+        """See `Backend.reconcile`."""
+        followed, self._followed = self._followed, None
         under = self.underlay()
+        found, _, wanted = self._compared(view, under)
+        report = self.carried_out(self._plan(found, wanted.refused))
+        if not report.failed and not report.refused:
+            same = followed is not None and followed.view is view and followed.under == under
+            self._followed = followed if same else Followed(view, under, wanted.state)
+        return report
+
+    def follow(self, before: View, after: View) -> Report | None:
+        """See `Backend.follow`."""
+        followed, self._followed = self._followed, None
+        if followed is None or followed.view is not before:
+            return None
+        found = followed.operations(after, self.name, self.wanted)
+        if found is None:
+            return None
+        report = self.carried_out(self._plan(found, {}))
+        if not report.failed:
+            self._followed = followed
+        return report
+
+    def _compared(self, view: View, under: Underlay) -> tuple[list[Operation], Present, Wanted]:
         present = self._kernel.look()
         self._watch(view, under, present)
         peers, refused = vetted(view, self.name)
@@ -171,7 +200,7 @@ class KernelBackend(Backend):
         A peer that is refused is no reason: whoever can write a lease could take all nodes down.
         """
         try:
-            found, present, wanted = self._compared(view)
+            found, present, wanted = self._compared(view, self.underlay())
         except CniError as error:
             return CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details)
         for name in wanted.state.devices:
@@ -187,10 +216,9 @@ class KernelBackend(Backend):
 
     def tear_down(self) -> Report:
         """See `Backend.tear_down`: all that is ours, also of another kernel backend."""
+        self._followed = None
         found = operations(State(), self._kernel.look().state)
-        return self.carried_out(
-            Plan([Step(one.what, partial(self._kernel.carry_out, one)) for one in found])
-        )
+        return self.carried_out(self._plan(found, {}))
 
     def _watch(self, view: View, under: Underlay, present: Present) -> None:
         indices = {self._kernel.index_of(name) for name in present.state.devices}

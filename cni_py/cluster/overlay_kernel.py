@@ -92,7 +92,7 @@ class OverlayKernel:
 
     def routes_of_others(self) -> list[MarkedRoute]:
         """The main table's routes that are not ours. Raises KernelError."""
-        return [one for one in marked_routes.dump(self.netlink) if one.protocol != PROTOCOL]
+        return marked_routes.dump(self.netlink, but=PROTOCOL)
 
     def public_key(self, name: str) -> bytes:
         """What the kernel computes of a WireGuard device's private key. Raises KernelError."""

@@ -1,7 +1,8 @@
 """Keeping a backend's part of the world as the view asks for: upon changes, and every so often.
 
-A report of the kernel that concerns the backend, another view, and the end of an interval each lead
-to one whole comparison. Where somebody else keeps undoing what is done, the pauses grow, so that
+A report of the kernel that concerns the backend and the end of an interval each lead to one whole
+comparison; so does another view, unless the backend can follow it by itself (`Backend.follow`).
+Where somebody else keeps undoing what is done, the pauses grow, so that
 the two do not keep a processor busy.
 """
 
@@ -41,7 +42,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One comparison: what was done, what the node has to announce, its MTU; or what failed."""
+    """One comparison: what was done, what the node has to announce, its MTU; or what failed.
+
+    Where a view was followed without a look, what the node announces and its MTU are left out.
+    """
 
     report: Report
     said: Announcement | None = None
@@ -69,6 +73,10 @@ class Reconciler:
         # The backend's methods are called in this one thread.
         self._thread = ThreadPoolExecutor(1, "reconciler")
         self._pause = pace.settle
+        # The view that all is as it should be for, unless the kernel has reported something since.
+        self._good: View | None = None
+        # When everything is to be compared again, by the loop's clock.
+        self._due = float("-inf")
         # When there was something to do, and when there was a reason to look, by the loop's clock.
         self._busy = self._reasoned = 0.0
 
@@ -90,6 +98,7 @@ class Reconciler:
                 if self._view is not None:
                     reasoned = self._reasoned
                     wait = self._next(await self._round(self._view), reasoned)
+                    wait = min(wait, max(self._due - loop.time(), 0.0))
                 await self._reason(wait)
         finally:
             loop.remove_reader(self._changes.fileno())
@@ -101,9 +110,26 @@ class Reconciler:
         self._wanted.clear()
         self._urgent.clear()
         loop = asyncio.get_running_loop()
-        done = await loop.run_in_executor(self._thread, self._reconciled, view)
+        # A report that comes meanwhile has all compared again after this.
+        good = self._good if loop.time() < self._due else None
+        self._good = view
+        done = None
+        if good is not None:
+            done = await loop.run_in_executor(self._thread, self._follow, good, view)
+        if done is None:
+            done = await loop.run_in_executor(self._thread, self._reconciled, view)
+            self._due = loop.time() + self._pace.every
+        if not done.is_good:
+            self._good = None
         self._done(done)
         return done
+
+    def _follow(self, before: View, after: View) -> Round | None:
+        try:
+            report = self._backend.follow(before, after)
+        except (CniError, OSError) as error:
+            return Round(Report(), error=cni_error_of(error))
+        return None if report is None else Round(report)
 
     def _reconciled(self, view: View) -> Round:
         try:
@@ -139,8 +165,12 @@ class Reconciler:
         try:
             heard = self._changes.read()
         except CniError:
-            # The next interval looks anyway.
+            # The next interval looks anyway, or the next view.
+            self._good = None
             return
-        if not self._wanted.is_set() and any(self._backend.concerns(one) for one in heard):
+        if self._good is None and self._wanted.is_set():
+            return
+        if any(self._backend.concerns(one) for one in heard):
+            self._good = None
             self._reasoned = asyncio.get_running_loop().time()
             self._wanted.set()

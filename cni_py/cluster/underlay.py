@@ -10,6 +10,8 @@ from cni_py.kernel import addresses, links, marked_routes, routes
 from cni_py.spec.addresses import parse_ip
 from cni_py.spec.errors import CniError, Code
 
+from .overlay_kernel import PROTOCOL
+
 if TYPE_CHECKING:
     from cni_py.kernel.addresses import Address
     from cni_py.kernel.links import Link
@@ -65,7 +67,7 @@ def find(netlink: Netlink, chosen: Chosen) -> Underlay:
         raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, why)
     on_link = tuple(
         one.destination
-        for one in marked_routes.dump(netlink, link=index)
+        for one in marked_routes.dump(netlink, but=PROTOCOL, link=index)
         if one.gateway is None
         and one.kind == marked_routes.UNICAST
         and not _is_for_links(one.destination)

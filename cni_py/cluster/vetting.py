@@ -26,15 +26,15 @@ def vetted(view: View, backend: str) -> tuple[list[Node], dict[str, str]]:
     believed: list[Node] = []
     refused: dict[str, str] = {}
     taken = {version: Taken() for version in (4, 6)}
-    for version, subnet in _subnets(view.own):
-        taken[version].add(subnet, "this node's own")
+    for subnet in subnets_of(view.own):
+        taken[subnet.version].add(subnet, "this node's own")
     for peer in view.peers:
         problem = next(_problems(peer, view, backend, taken), "")
         if problem:
             refused.setdefault(peer.name, problem)
             continue
-        for version, subnet in _subnets(peer):
-            taken[version].add(subnet, f"that of an older lease: {peer.name}")
+        for subnet in subnets_of(peer):
+            taken[subnet.version].add(subnet, f"that of an older lease: {peer.name}")
         believed.append(peer)
     return believed, refused
 
@@ -49,10 +49,11 @@ def _problems(peer: Node, view: View, backend: str, taken: dict[int, Taken]) -> 
     said = peer.said
     if said.backend != backend:
         yield f"its backend is {quoted(said.backend)}, this node's is {backend!r}"
-    subnets = list(_subnets(peer))
+    subnets = subnets_of(peer)
     if not subnets:
         yield "it has no subnet"
-    for version, subnet in subnets:
+    for subnet in subnets:
+        version = subnet.version
         network: Network | None = view.network if version == 4 else view.network6
         if network is None:
             yield f"the cluster has no IPv{version} network"
@@ -79,7 +80,6 @@ def _of_addresses(peer: Node, view: View) -> Iterator[str]:
             yield f"its address {address} is inside the cluster's network"
 
 
-def _subnets(node: Node) -> Iterator[tuple[int, Network]]:
-    for subnet in (node.subnet, node.subnet6):
-        if subnet is not None:
-            yield subnet.version, subnet
+def subnets_of(node: Node) -> list[Network]:
+    """Of each family that it has one of."""
+    return [one for one in (node.subnet, node.subnet6) if one is not None]

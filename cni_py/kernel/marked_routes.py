@@ -76,8 +76,11 @@ def remove(route: MarkedRoute, what: str) -> Request:
     return Request(what, RTM_DELROUTE, _message(route, _SCOPE_NOWHERE), tolerate=_GONE)
 
 
-def dump(netlink: Netlink, *, protocol: int = 0, link: int = 0) -> list[MarkedRoute]:
-    """The routes of the main table, those of a protocol or through a link. Raises KernelError."""
+def dump(netlink: Netlink, *, protocol: int = 0, but: int = 0, link: int = 0) -> list[MarkedRoute]:
+    """The routes of the main table, those of a protocol, of all but one, or through a link.
+
+    What is left out costs little. Raises KernelError.
+    """
     found = []
     for version, family in _FAMILY.items():
         message = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, protocol, 0, 0, 0)
@@ -86,6 +89,9 @@ def dump(netlink: Netlink, *, protocol: int = 0, link: int = 0) -> list[MarkedRo
             message += attribute(_OIF, _U32.pack(link))
         request = Request("list the routes", RTM_GETROUTE, message, tolerate=_NO_TABLE)
         for body in netlink.dump(request):
+            # By the header alone.
+            if but and _RTMSG.unpack_from(body, _NLMSG_BYTES)[5] == but:
+                continue
             route = _route(body, version)
             # Kernels before 4.20 filter nothing.
             if route is not None and protocol in (0, route.protocol) and link in (0, route.link):

@@ -31,6 +31,7 @@ class Running:
 
     def __init__(self, reconciler: Callable[[Callable[[Round], None]], Reconciler]) -> None:
         self.rounds: list[Round] = []
+        self.backend: Backend | None = None
         self.reconciler = reconciler(self.rounds.append)
 
     async def until(self, check: Callable[[], object]) -> None:
@@ -54,6 +55,7 @@ def run(lab: KernelLab, scenario: Callable[[Running], Awaitable[None]]) -> list[
         backend = lab.backend()
         with entered(lab.host):
             running = Running(lambda done: Reconciler(backend, done, _PACE))
+        running.backend = backend
         task = asyncio.create_task(running.reconciler.run())
         running.reconciler.show(lab.view(lab.peer(1), lab.peer(2)))
         try:
@@ -144,6 +146,36 @@ def test_who_leaves_and_comes_is_followed(lab: KernelLab) -> None:
         running.reconciler.show(lab.view(lab.peer(2)))
         await running.until(lambda: "10.244.1.0/24" not in lab.host.run("ip", "route").stdout)
         assert "10.244.2.0/24" in lab.host.run("ip", "route").stdout
+
+    run(lab, scenario)
+
+
+def test_a_peer_that_comes_is_followed_without_a_look(lab: KernelLab) -> None:
+    host = lab.host
+    looks = []
+
+    async def scenario(running: Running) -> None:
+        await running.until(lambda: len(running.rounds) > 1 and running.rounds[-1].is_good)
+        # What making its own links reported is through.
+        await asyncio.sleep(20 * _PACE.settle)
+        await running.settled()
+        kernel = running.backend._kernel  # type: ignore[attr-defined]
+        look = kernel.look
+        kernel.look = lambda: (looks.append(1), look())[1]
+        for number in (3, 4):
+            running.reconciler.show(lab.view(*(lab.peer(one) for one in range(1, number + 1))))
+            wanted = f"10.244.{number}.0/24"
+            await running.until(
+                lambda wanted=wanted: any(wanted in x for x in running.rounds[-1].report.done)
+            )
+            assert wanted in host.run("ip", "route").stdout
+        assert looks == []
+        followed = lab.world()
+        assert lab.backend().plan(lab.view(*map(lab.peer, range(1, 5)))).steps == []
+        # What somebody takes away is seen all the same.
+        await asyncio.to_thread(host.run, "ip", "route", "del", "10.244.3.0/24")
+        await running.until(lambda: lab.world() == followed)
+        assert looks
 
     run(lab, scenario)
 
