@@ -63,8 +63,10 @@ class Registrant(ABC):
 
     @abstractmethod
     async def register(self, instance: Instance) -> None:
-        """Put it in, or in the place of what this node had there by that id; done at the return.
+        """Put it in, or in the place of what this node had there by that id.
 
+        At the return the registry has taken it, and `list` tells of it: with Consul as soon as
+        Consul's agent has told its servers.
         Raises ValueError for another node's instance; Claimed, and forgets it; another StoreError
         where the registry has it not yet: it will, once it can be reached.
         """
@@ -99,7 +101,7 @@ class Registry(ABC):
         """The instances of a service, or of all: as they are, then at each change, without end.
 
         It outlives the registry's restarts, and also says when it is out of reach and when it is
-        back. Changes that come together, or while the last view is looked at, make one view.
+        back. Changes that come together make one view.
         Raises Denied, and Unavailable after `close`. Whoever stops early calls its `aclose`
         (`contextlib.aclosing`).
         """
