@@ -132,6 +132,14 @@ class Gathered:
             if not group:
                 self._groups.pop(place[0], None)
 
+    def replace(self, records: Iterable[Record]) -> None:
+        """These are all there are."""
+        self._groups.clear()
+        self._made.clear()
+        self._strangers.clear()
+        for one in records:
+            self.put(one)
+
     def view(self, lost: str = "") -> View:
         """What there is now."""
         for one in self._groups.keys() - self._made.keys():
