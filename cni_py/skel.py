@@ -62,6 +62,7 @@ EXECUTABLES: Mapping[str, Executable] = {
     "portmap": Executable("cni_py.plugins.portmap"),
     "ptp": Executable("cni_py.plugins.ptp"),
     "sbr": Executable("cni_py.plugins.sbr"),
+    "services": Executable("cni_py.plugins.services"),
     "static": Executable("cni_py.ipam.static"),
     "tap": Executable("cni_py.plugins.tap"),
     "tuning": Executable("cni_py.plugins.tuning"),

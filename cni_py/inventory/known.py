@@ -14,6 +14,7 @@ from cni_py.plugins import (
     masquerade,
     port_mappings,
     sbr_record,
+    services,
     spoof_check,
 )
 from cni_py.spec.attachment import Attachment
@@ -108,6 +109,7 @@ def _records() -> dict[str, Records[Any]]:
         "firewall": firewall_record.RECORDS,
         "masquerade": masquerade.RECORDS,
         "sbr": sbr_record.RECORDS,
+        "services": services.RECORDS,
         "spoof-check": spoof_check.RECORDS,
         "host-device": host_device_record.RECORDS,
     }

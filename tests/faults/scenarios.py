@@ -96,6 +96,7 @@ _MACVLAN = {"type": "macvlan", "master": "up0", "ipam": host_local()}
 _HOST_DEVICE = {"type": "host-device", "device": "nic0", "ipam": host_local()}
 _DHCP = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "dhcp"}}
 _PTP = {"type": "ptp", "ipMasq": True, "ipam": host_local(V4, V6, routes=[{"dst": "0.0.0.0/0"}])}
+_SERVICES = {"type": "services", "services": [{"name": "web", "port": 8080, "check": {}}]}
 # The chain of conf/12-full.conflist: what a strike at one of its plugins leaves to the others.
 _CHAIN = (_FULL, _PORTS, _FIREWALL | {"backend": "nftables"}, _BANDWIDTH, _TUNING)
 
@@ -111,6 +112,7 @@ SCENARIOS = (
     # The daemon forgets by itself what has lost its interface, a while later.
     Scenario("dhcp", (_DHCP,), 0, prepare=_dhcp, tells=False, theirs=False),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
+    Scenario("services", (_PLAIN, _SERVICES), 1, theirs=False),
     *(
         Scenario(f"chain: {one['type']}", _CHAIN, place)
         for place, one in enumerate(_CHAIN)

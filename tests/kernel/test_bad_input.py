@@ -213,6 +213,24 @@ REFUSED = CONFIGS | {
         "addSourceHints": True,
         **SHARED,
     },
+    "services": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "services",
+        "services": [
+            {
+                "name": "web",
+                "port": 8080,
+                "protocol": "tcp",
+                "weight": 2,
+                "metadata": {"version": "2"},
+                "check": {"type": "http", "path": "/ping", "intervalSeconds": 1.5, "fall": 2},
+            }
+        ],
+        "args": {"cni": {"services": [{"name": "web", "port": 8080}]}},
+        "runtimeConfig": {"services": [{"name": "web", "port": 8080, "check": {"rise": 2}}]},
+        **SHARED,
+    },
     "tuning": {
         "cniVersion": "1.1.0",
         "name": "net1",
@@ -244,9 +262,11 @@ REFUSED = CONFIGS | {
 TRUNK = l2(vlanTrunk=[{"minID": 10, "maxID": 12}, {"id": 20}])
 every_plugin = pytest.mark.parametrize("plugin", CONFIGS)
 # Objects with any members.
-MAPS: tuple[tuple[str, ...], ...] = (("capabilities",), ("sysctl",), ("args", "cni", "sysctl"))
+MAPS: tuple[tuple[str | int, ...], ...] = (
+    ("capabilities",), ("sysctl",), ("args", "cni", "sysctl"), ("services", 0, "metadata"),
+)  # fmt: skip
 # Those that come after another plugin, which has made the interface.
-CHAINED = ("sbr", "tuning", "vrf")
+CHAINED = ("sbr", "services", "tuning", "vrf")
 # The others share their reading, and are tried with fewer examples.
 THOROUGH = ("bridge", "host-local")
 every_verb = pytest.mark.parametrize(
@@ -300,7 +320,8 @@ class Watched:
             self.container.run("ip", "link", "set", "eth0", "up")
             self.container.run("ip", "addr", "add", "10.1.2.9/24", "dev", "eth0")
             # The folders of what they keep stay.
-            host.run("mkdir", "-p", "/run/own/tuning", "/run/cni/tuning", "/run/cni-py/sbr")
+            kept = ("/run/own/tuning", "/run/cni/tuning", "/run/cni-py/sbr", "/run/cni-py/services")
+            host.run("mkdir", "-p", *kept)
         if plugin == "portmap":
             # What is made once, for all.
             for verb in ("ADD", "DEL"):

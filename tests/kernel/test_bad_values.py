@@ -36,6 +36,19 @@ def fixed(*addresses: str, **keys: Any) -> dict[str, Any]:
     return {"ipam": {"type": "static", "addresses": [{"address": x} | keys for x in addresses]}}
 
 
+SERVICE = {"name": "web", "port": 8080}
+
+
+def declared(**keys: Any) -> dict[str, Any]:
+    """One service, with the keys."""
+    return {"services": [SERVICE | keys]}
+
+
+def annotated(text: str) -> dict[str, Any]:
+    """What containerd brings of a pod with the annotation."""
+    return {"io.kubernetes.cri.pod-annotations": {"cni-py.dev/services": text}}
+
+
 TWICE = [{"hostPort": 80, "containerPort": port, "protocol": "tcp"} for port in (1, 2)]
 LIMIT = {"ingressRate": 8000, "ingressBurst": 8000}
 ARP_FILTER = "net.ipv4.conf.IFNAME.arp_filter"
@@ -78,6 +91,47 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"table": 0}, "table 0"),
         ({"table": -1}, "table -1"),
         ({"table": 2**32}, f"table {2**32}"),
+    ],
+    "services": [
+        (declared(name=""), 'services[0]: service ""'),
+        (declared(name="Web"), 'services[0]: service "Web"'),
+        (declared(name="-web"), 'services[0]: service "-web"'),
+        (declared(name="a" * 64), "services[0]: service"),
+        (declared(name="web\n10.0.0.1 evil"), r'services[0]: service "web\n10.0.0.1 evil"'),
+        (declared(name="web,evil"), "services[0]: service"),
+        (declared(name="a.b"), "services[0]: service"),
+        (declared(port=0), "services[0]: port 0"),
+        (declared(port=65536), "services[0]: port 65536"),
+        (declared(protocol="icmp"), "$.services[0].protocol"),
+        (declared(weight=0), "services[0]: weight 0"),
+        (declared(metadata={"": "x"}), "services[0]: metadata's key"),
+        (declared(metadata={"a b": "x"}), "services[0]: metadata's key"),
+        (declared(metadata={"a": "x\ny"}), "services[0]: metadata's a"),
+        (declared(metadata={"a": "\x1b[2J"}), "services[0]: metadata's a"),
+        (declared(metadata={"a": "x" * 513}), "services[0]: metadata's a"),
+        (declared(metadata={f"a{one}": "" for one in range(33)}), "metadata has 33 pairs"),
+        ({"services": [SERVICE] * 33}, "services has 33 entries"),
+        ({"services": [SERVICE, SERVICE]}, "services[1] declares web, port 8080/tcp again"),
+        (declared(check={"type": "exec"}), 'services[0].check.type "exec"'),
+        (declared(check={"port": -1}), "services[0].check.port -1"),
+        (declared(protocol="udp", check={}), "services[0].check has no port"),
+        (declared(check={"type": "http", "path": "ping"}), 'services[0].check.path "ping"'),
+        (declared(check={"type": "http", "path": "/ HTTP/1.1\r\nX: y"}), "services[0].check.path"),
+        (declared(check={"type": "http", "path": "/" + "x" * 1024}), "services[0].check.path"),
+        (declared(check={"type": "http", "host": "a\r\nX: y"}), "services[0].check.host"),
+        (declared(check={"intervalSeconds": 0.01}), "services[0].check.intervalSeconds 0.01"),
+        (declared(check={"intervalSeconds": 1e9}), "services[0].check.intervalSeconds 1e+09"),
+        (declared(check={"timeoutSeconds": 0}), "services[0].check.timeoutSeconds 0"),
+        (declared(check={"rise": 0}), "services[0].check.rise 0"),
+        (declared(check={"fall": 101}), "services[0].check.fall 101"),
+        ({"args": {"cni": declared(name="a b")}}, "args.cni.services[0]: service"),
+        ({"runtimeConfig": declared(port=0)}, "runtimeConfig.services[0]: port 0"),
+        ({"runtimeConfig": annotated("[{")}, "annotation cni-py.dev/services is no JSON"),
+        ({"runtimeConfig": annotated("[{}]")}, "annotation cni-py.dev/services"),
+        (
+            {"runtimeConfig": annotated('[{"name": "a b", "port": 1}]')},
+            "annotation cni-py.dev/services[0]: service",
+        ),
     ],
     "vrf": [
         ({}, "vrfname"),

@@ -58,6 +58,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "overlay": leases.overlay(),
     "ptp": routed(),
     "sbr": {"cniVersion": "1.1.0", "name": "net1", "type": "sbr"},
+    "services": {
+        "cniVersion": "1.1.0",
+        "name": "net1",
+        "type": "services",
+        "services": [{"name": "web", "port": 8080}],
+        "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]},
+    },
     "static": ipam("static", addresses=[{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]),
     "tap": ipam(ranges=[V4]) | {"type": "tap"},
     "tuning": {
@@ -74,7 +81,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 IN_VM = ("dummy", "ipvlan", "vlan", "vrf")
 # These change the interface that an earlier plugin has made.
 CHAINED = ("bandwidth", "sbr", "tuning", "vrf")
-WITHOUT_ADDRESSES = (*CHAINED, "firewall", "host-device", "loopback", "portmap", "static")
+# These need its result alone.
+LISTED = ("firewall", "portmap", "services")
+WITHOUT_ADDRESSES = (*CHAINED, *LISTED, "host-device", "loopback", "static")
 # All have one skeleton: these have it tried with a process a call too.
 STANDALONE = ("bridge", "host-local", "portmap", "tuning")
 
@@ -344,9 +353,11 @@ def test_version_answer(idle: Host, plugin: str) -> None:
 def test_no_attachment_in_gc_and_status(host: Host, plugin: str) -> None:
     """[E-03] [S-06] [G-06] What these verbs do not use is not looked at."""
     config = ready(host, plugin, host.container()) | {"cni.dev/valid-attachments": []}
-    for verb in ("GC", "STATUS"):
-        outcome = run(host, plugin, verb, json.dumps(config), CNI_CONTAINERID="-", CNI_IFNAME="a b")
-        assert (outcome.status, outcome.stdout) == (0, ""), outcome
+    with leases.services_kept(host):
+        for verb in ("GC", "STATUS"):
+            odd = {"CNI_CONTAINERID": "-", "CNI_IFNAME": "a b"}
+            outcome = run(host, plugin, verb, json.dumps(config), **odd)
+            assert (outcome.status, outcome.stdout) == (0, ""), outcome
 
 
 @every_plugin
@@ -592,7 +603,7 @@ def test_without_an_address_in_an_old_version(host: Host) -> None:
 def test_lint_finds_no_error(plugin: str) -> None:
     """`cni-py lint` complains of nothing that works."""
     config = {key: value for key, value in CONFIGS[plugin].items() if key != "prevResult"}
-    chained = plugin in (*CHAINED, "firewall", "portmap")
+    chained = plugin in (*CHAINED, *LISTED)
     listed = {
         "cniVersion": "1.1.0",
         "name": "net1",

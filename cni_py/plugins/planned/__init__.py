@@ -33,6 +33,7 @@ HANDLERS = {
     "portmap": "chained:portmap",
     "ptp": "pairs:ptp",
     "sbr": "chained:sbr",
+    "services": "chained:services",
     "tap": "singles:tap",
     "tuning": "chained:tuning",
     "vlan": "singles:vlan",

@@ -16,6 +16,7 @@ from cni_py.plugins import (
     tuning_config,
 )
 from cni_py.plugins import firewall as firewall_plugin
+from cni_py.plugins import services as services_plugin
 from cni_py.plugins import vrf as vrf_plugin
 from cni_py.plugins.chained import container_ips
 from cni_py.spec.errors import CniError, require_none
@@ -102,6 +103,18 @@ def sbr(call: Call[Any], notes: Notes) -> Result:
     for one in container_ips(result, call.ifname):
         text = f"what comes from {one.address.ip} leaves by {call.ifname}: a rule and a table"
         notes.step("route", f"{text} in {call.netns}")
+    return result
+
+
+def services(call: Call[services_plugin.Config], notes: Notes) -> Result:
+    """services'."""
+    result = interface.previous(call)
+    wanted = services_plugin.wanted(call)
+    for one in wanted:
+        check = "not checked" if one.check is None else f"checked by {one.check.type}"
+        notes.step("service", f"{one.name}, port {one.port}/{one.protocol}, is declared: {check}")
+    if not wanted:
+        notes.step("service", "none is declared")
     return result
 
 

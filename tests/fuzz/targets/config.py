@@ -18,6 +18,7 @@ from cni_py.plugins import (
     port_mappings,
     ptp,
     sbr_plan,
+    services,
     tap,
     tuning_config,
     vlan,
@@ -53,6 +54,7 @@ def seeds() -> Iterator[bytes]:
     yield _seed("portmap", "ADD", _PORTS)
     yield _seed("bandwidth", "ADD", _RATES)
     yield _seed("sbr", "ADD", {**_BASE, "gateways": ["10.1.0.1"], "addSourceHints": True})
+    yield _seed("services", "ADD", {**_BASE, "services": _SERVICES, "runtimeConfig": _ANNOTATED})
     yield _seed("tap", "ADD", {**_BASE, "owner": 1, "mac": "02:00:00:00:00:07", "mtu": 1400})
     yield _seed("host-device", "ADD", {**_BASE, "hwaddr": "02:00:00:00:00:07"})
     yield _seed("host-device", "ADD", {**_BASE, "pciBusID": "0000:00:04.0"})
@@ -96,6 +98,17 @@ _RATES = {
         }
     },
 }
+_SERVICES = [
+    {
+        "name": "web",
+        "port": 8080,
+        "protocol": "tcp",
+        "weight": 2,
+        "metadata": {"version": "2"},
+        "check": {"type": "http", "path": "/ping", "host": "web", "intervalSeconds": 0.5},
+    }
+]
+_ANNOTATED = {services.ANNOTATIONS: {services.ANNOTATION: json.dumps(_SERVICES)}}
 _OLDER = {
     "type": "host-local",
     "subnet": "10.1.0.0/24",
@@ -202,6 +215,7 @@ PLANS: dict[str, Callable[[Call[Any]], object]] = {
     "portmap": _portmap,
     "ptp": ptp.plan_of,
     "sbr": _sbr,
+    "services": services.wanted,
     "static": static.add,
     "tap": tap.plan_of,
     "tuning": tuning_config.wanted,

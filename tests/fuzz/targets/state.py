@@ -28,8 +28,10 @@ from cni_py.plugins import (
     port_mappings,
     records,
     sbr_record,
+    services,
     tuning_backup,
 )
+from cni_py.services import declaration
 from cni_py.spec.addresses import parse_cidr, parse_ip
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.collection import Collection
@@ -48,6 +50,7 @@ KINDS: dict[str, type[records.Owned]] = {
     "portmap": port_mappings.Record,
     "sbr": sbr_record.Record,
     "own": records.Owned,
+    "services": services.Record,
 }
 # A route to 10.0.0.0/8 through 10.1.0.1, and the address 10.1.0.2/24, as the kernel tells them.
 _ROUTE = bytes((2, 8, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0)) + b"".join(
@@ -100,6 +103,18 @@ def seeds() -> Iterator[bytes]:
             replaced=("10.1.0.0/24",),
         ),
         "own": records.Owned(attachment=ATTACHMENT),
+        "services": services.Record(
+            **common,
+            declaration=declaration.Declaration(
+                attachment=ATTACHMENT,
+                addresses=("10.1.0.2", "fd00::2"),
+                services=(
+                    declaration.Service(
+                        name="web", port=80, metadata={"a": "b"}, check=declaration.Check(path="/x")
+                    ),
+                ),
+            ),
+        ),
     }
     for name, record in examples.items():
         yield name.encode() + b"\n" + msgspec.json.encode(record)
@@ -192,6 +207,9 @@ def _records(kind: type[records.Owned], content: bytes) -> None:
     kept = records.Records(f"{folder()}/records", kind)
     path = f"{kept.folder}/{ATTACHMENT.key}.json"
     _put(path, content)
+    # The agent reads what the plugin `services` has written, and changes nothing.
+    for one in declaration.read_all(records.boot_id(), kept.folder).declarations:
+        assert list(declaration.mistakes(one.services, "services")) == []
     record = kept.load(ATTACHMENT)
     if record is not None:
         _used(record)
