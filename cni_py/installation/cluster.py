@@ -6,15 +6,15 @@ Kubernetes API from a Pod"); the server's certificate is checked against the clu
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import json
 import os
 import ssl
-import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import quote
+
+from cni_py.cluster.exchange import ExchangeError, Limits, Place, exchange
 
 from .asked import InstallationError
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 # Where a pod has its service account's token and the cluster's ca.crt.
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-_SECONDS = 10.0
-_MOST_BYTES = 4 * 1024 * 1024
+_LIMITS = Limits(10.0, 4 * 1024 * 1024)
 
 
 class Cluster(NamedTuple):
@@ -60,27 +59,29 @@ class Cluster(NamedTuple):
         return found
 
     def _get(self, path: str) -> dict[str, Any]:
-        host = f"[{self.host}]" if ":" in self.host else self.host
         # The token is exchanged for another one every hour: it is read for each request.
         token = (self.account / "token").read_text().strip()
-        request = urllib.request.Request(
-            f"https://{host}:{self.port}{path}", headers={"Authorization": f"Bearer {token}"}
-        )
         try:
-            trusted = ssl.create_default_context(cafile=os.fspath(self.account / "ca.crt"))
-            # No proxy: the API server is in the cluster.
-            handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
-            opener = urllib.request.build_opener(*handlers)
-            with opener.open(request, timeout=_SECONDS) as answer:
-                found = json.loads(answer.read(_MOST_BYTES))
-        except HTTPError as error:
-            with error:
-                if error.code in (401, 403):
-                    msg = f"the API server answers {error.code} to {path}"
-                    hint = "the service account needs the verb get on nodes"
-                    raise InstallationError(f"{msg}: {hint}") from None
-            raise OSError(None, f"the API server answers {error.code} to {path}") from error
-        except (http.client.HTTPException, ValueError) as error:
+            place = Place(is_tls=True, host=self.host, port=int(self.port), path="")
+            tls = ssl.create_default_context(cafile=os.fspath(self.account / "ca.crt"))
+            answer = exchange(
+                place,
+                "GET",
+                path,
+                limits=_LIMITS,
+                headers={"Authorization": f"Bearer {token}"},
+                tls=tls,
+            )
+        except (ExchangeError, ValueError) as error:
+            raise OSError(None, f"the API server is not heard: {error}") from error
+        if answer.status in (401, 403):
+            msg = f"the API server answers {answer.status} to {path}"
+            raise InstallationError(f"{msg}: the service account needs the verb get on nodes")
+        if answer.status != HTTPStatus.OK:
+            raise OSError(None, f"the API server answers {answer.status} to {path}")
+        try:
+            found = json.loads(answer.body)
+        except ValueError as error:
             raise OSError(None, f"the API server's answer is none: {error}") from error
         if not isinstance(found, dict):
             raise OSError(None, "the API server's answer is no object")
