@@ -90,6 +90,8 @@ class AgentState:
             first = self.round.report.failed[0]
             msg = f"not all other nodes are reached: {len(self.round.report.failed)} steps failed"
             return Problem(Code.LIMITED_CONNECTIVITY, msg, f"the first one: {first}")
+        if (health := self.round.health) is not None:
+            return Problem(health.code, health.msg, health.details)
         return Problem()
 
     def node_file(self) -> NodeFile:

@@ -106,22 +106,6 @@ class AwsVpcBackend(KernelBackend):
         # The way to others is there before one that another type has left goes.
         return Plan([*steps, *kernel.steps], kernel.refused)
 
-    def health(self, view: View) -> CniError | None:
-        """See `Backend.health`: whether the VPC leads to this node."""
-        try:
-            there = self._ec2().look(self._settings.tables)
-            found = self._difference(view, there)
-        except CniError as error:
-            return CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details)
-        outstanding = [*found.missing, *found.wrong]
-        if outstanding:
-            msg = f"{outstanding[0].what} does not lead to this node"
-            return CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "no container is reached from others")
-        if there.own.is_checked:
-            msg = f"the source/destination check of {there.own.name} is on"
-            return CniError(Code.PLUGIN_NOT_AVAILABLE, msg, "the VPC drops packets of containers")
-        return super().health(view)
-
     def tear_down(self) -> Report:
         """See `Backend.tear_down`: this node's routes and tag; the check is as it was before."""
         try:

@@ -133,13 +133,13 @@ class Backend(ABC):
         underlay's. Raises CniError.
         """
 
-    @abstractmethod
-    def health(self, view: View) -> CniError | None:
-        """What keeps containers from reaching those of peers, for STATUS; None if nothing does.
+    def health(self) -> CniError | None:
+        """What else keeps containers from those of peers, for STATUS; None if nothing does.
 
-        50 if no new container would reach a peer, 51 if some peers are not reached. It is quick
-        and changes nothing.
+        50 if no new container would reach a peer, 51 if some peers are not reached. It is asked for
+        after a comparison in which no step failed. Raises CniError.
         """
+        return None
 
     @abstractmethod
     def tear_down(self) -> Report:

@@ -194,26 +194,6 @@ class KernelBackend(Backend):
                 details = f"{self.name} needs the name: end what made it, then: ip link del {name}"
                 raise CniError(Code.PLUGIN_NOT_AVAILABLE, msg, details) from None
 
-    def health(self, view: View) -> CniError | None:
-        """See `Backend.health`.
-
-        A peer that is refused is no reason: whoever can write a lease could take all nodes down.
-        """
-        try:
-            found, present, wanted = self._compared(view, self.underlay())
-        except CniError as error:
-            return CniError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details)
-        for name in wanted.state.devices:
-            there = present.state.devices.get(name)
-            if there is None or not there.up:
-                state = "missing" if there is None else "down"
-                msg = f"the device {name} is {state}: no other node is reached"
-                return CniError(Code.PLUGIN_NOT_AVAILABLE, msg)
-        if not found:
-            return None
-        msg = f"not all nodes are reached by {self.name}: {len(found)} changes are outstanding"
-        return CniError(Code.LIMITED_CONNECTIVITY, msg, f"the first one: {found[0].what}")
-
     def tear_down(self) -> Report:
         """See `Backend.tear_down`: all that is ours, also of another kernel backend."""
         self._followed = None

@@ -44,13 +44,15 @@ class Pace:
 class Round:
     """One comparison: what was done, what the node has to announce, its MTU; or what failed.
 
-    Where a view was followed without a look, what the node announces and its MTU are left out.
+    Where a view was followed without a look, what the node announces and its MTU are left out, and
+    its health is that of the last look.
     """
 
     report: Report
     said: Announcement | None = None
     mtu: int = 0
     error: CniError | None = None
+    health: CniError | None = None
 
     @property
     def is_good(self) -> bool:
@@ -75,6 +77,7 @@ class Reconciler:
         self._pause = pace.settle
         # The view that all is as it should be for, unless the kernel has reported something since.
         self._good: View | None = None
+        self._health: CniError | None = None
         # When everything is to be compared again, by the loop's clock.
         self._due = float("-inf")
         # When there was something to do, and when there was a reason to look, by the loop's clock.
@@ -129,13 +132,15 @@ class Reconciler:
             report = self._backend.follow(before, after)
         except (CniError, OSError) as error:
             return Round(Report(), error=cni_error_of(error))
-        return None if report is None else Round(report)
+        return None if report is None else Round(report, health=self._health)
 
     def _reconciled(self, view: View) -> Round:
         try:
             said = self._backend.announce()
             report = self._backend.reconcile(view)
-            return Round(report, said, self._backend.mtu())
+            mtu = self._backend.mtu()
+            self._health = None if report.failed else self._backend.health()
+            return Round(report, said, mtu, health=self._health)
         except (CniError, OSError) as error:
             return Round(Report(), error=cni_error_of(error))
 

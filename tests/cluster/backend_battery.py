@@ -199,15 +199,8 @@ class BackendBattery:
         view = lab.view(lab.peer(1))
         backend = lab.backend()
         assert not backend.reconcile(view).failed
-        assert backend.health(view) is None
+        assert backend.health() is None
         assert 1280 <= backend.mtu() <= 65535
-
-    def test_it_is_not_healthy_before_it_did_anything(self, lab: Lab) -> None:
-        view = lab.view(lab.peer(1))
-        error = lab.backend().health(view)
-        assert error is not None
-        assert error.code in (50, 51)
-        assert error.msg
 
 
 def reconciled(lab: Lab, view: View) -> None:

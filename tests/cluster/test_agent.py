@@ -12,6 +12,7 @@ from faults import cluster_scenarios as scenarios
 
 from fixtures.agents import COMMAND, Cluster
 from fixtures.api_server import ApiServer
+from fixtures.controller import Controller
 from fixtures.underlay import entered, eventually, reaches
 
 if TYPE_CHECKING:
@@ -173,6 +174,23 @@ def test_a_change_of_the_network_is_followed(cluster: Cluster) -> None:
     told = cluster.agents[1].file()
     assert told is not None
     assert (told.backend, told.mtu, told.ipv4_subnet) == ("host-gw", 1500, "10.244.1.0/24")
+
+
+@pytest.mark.parametrize("underlay", [(1,)], indirect=True)
+def test_what_a_backend_says_of_itself_is_the_nodes_status(underlay: Underlay) -> None:
+    with entered(underlay.members[1].host):
+        controller = Controller()
+    backend = {"Type": "webhook", "URL": controller.url}
+    with closing(controller), closing(Cluster.start(underlay, Backend=backend)) as cluster:
+        controller.health = {"status": "degraded", "message": "no switch"}
+        cluster.join(1)
+        agent = cluster.agents[1]
+        wanted = "the controller's network does not reach all nodes"
+        assert eventually(lambda: wanted in agent.status().get("problem", "")), cluster.told()
+        assert agent.problem() == 51
+        assert "no switch" in str(agent.file())
+        controller.health = {"status": "ok"}
+        assert eventually(lambda: agent.problem() == 0), cluster.told()
 
 
 @pytest.mark.parametrize("underlay", [(1, 1)], indirect=True)

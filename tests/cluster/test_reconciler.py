@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from cni_py.kernel.changes import Change
-    from cni_py.spec.errors import CniError
     from fixtures.host import Host
 
 _SECONDS = 15
@@ -194,9 +193,6 @@ def test_a_fight_slows_down(lab: KernelLab) -> None:
 
         def mtu(self) -> int:
             return 1500
-
-        def health(self, view: View) -> CniError | None:
-            raise NotImplementedError
 
         def tear_down(self) -> Report:
             return Report()
