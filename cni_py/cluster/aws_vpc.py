@@ -17,19 +17,19 @@ from .aws_ec2 import Ec2
 from .aws_metadata import instance
 from .aws_routes import Mark, difference
 from .backend import Plan, Report, Step
-from .kernel_backend import KernelBackend, Wanted, halves
+from .kernel_backend import halves
+from .network_backend import NetworkBackend
 from .settings import Settings
-from .state import State
 from .vetting import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from cni_py.spec.addresses import Network
 
     from .aws_routes import Difference, Route, Tables
-    from .backend import Announcement, Node, View
-    from .underlay import Chosen, Underlay
+    from .backend import View
+    from .underlay import Chosen
 
 _TABLE = re.compile(r"rtb-[0-9a-f]{8,17}")
 # A route whose node is not seen may be that of one whose lease has not been heard of yet.
@@ -54,7 +54,7 @@ class AwsVpcSettings(Settings, frozen=True):
         return tuple(sorted({one for one in named if one}))
 
 
-class AwsVpcBackend(KernelBackend):
+class AwsVpcBackend(NetworkBackend):
     """See the module.
 
     `grace` is for how many seconds a route of a node that the cluster does not have is left.
@@ -81,20 +81,6 @@ class AwsVpcBackend(KernelBackend):
         for one in self._clients.values():
             one.close()
         super().close()
-
-    def overhead(self, version: int) -> int:
-        """None: packets travel as they are."""
-        del version
-        return 0
-
-    def announce(self) -> Announcement:
-        """The node's addresses; others need nothing more."""
-        return self.addresses()
-
-    def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
-        """Nothing in the kernel: what another type has left there goes."""
-        del view, peers, under
-        return Wanted(State(), {})
 
     def plan(self, view: View) -> Plan:
         """See `Backend.plan`."""

@@ -18,9 +18,9 @@ from cni_py.spec.errors import CniError, Code
 
 from .backend import Plan, Report, Step
 from .exchange import parse_place
-from .kernel_backend import KernelBackend, Wanted, halves
+from .kernel_backend import halves
+from .network_backend import NetworkBackend
 from .settings import Settings
-from .state import State
 from .vetting import quoted, vetted
 from .webhook_access import FOLDER, Access
 from .webhook_client import Controller, Node, Patience, Route
@@ -68,7 +68,7 @@ class _Compared(NamedTuple):
     refused: dict[str, str]
 
 
-class WebhookBackend(KernelBackend):
+class WebhookBackend(NetworkBackend):
     """See the module. `folder` has the files of webhook_access."""
 
     name: ClassVar[str] = "webhook"
@@ -87,23 +87,9 @@ class WebhookBackend(KernelBackend):
         patience = patience or Patience(settings.timeout, 3 * settings.timeout)
         self._controller = Controller(place, settings.cluster, Access(folder, place), patience)
 
-    def overhead(self, version: int) -> int:
-        """None that the node adds; the key `MTU` says what the network lets through."""
-        del version
-        return 0
-
     def underlay_mtu(self, under: Underlay) -> int:
         """The key `MTU` counts where it is there."""
         return self._settings.mtu or under.mtu
-
-    def announce(self) -> Announcement:
-        """The node's addresses; others need nothing more."""
-        return self.addresses()
-
-    def wanted(self, view: View, peers: Iterable[backend.Node], under: Underlay) -> Wanted:
-        """Nothing in the kernel: what another type has left there goes."""
-        del view, peers, under
-        return Wanted(State(), {})
 
     def plan(self, view: View) -> Plan:
         """See `Backend.plan`."""
