@@ -442,7 +442,7 @@ _STEPS = {
     *("removed interface", "removed addresses", "flush", "restore", "reboot"),
 }
 _SETTINGS = settings(
-    max_examples=_EXAMPLES or 16,
+    max_examples=_EXAMPLES or 10,
     stateful_step_count=int(os.environ.get("MODEL_STEPS", "25")),
     derandomize=not _EXAMPLES,
     database=None,

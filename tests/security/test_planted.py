@@ -127,7 +127,10 @@ def outside(host: Host) -> str:
     + [("iptables", kind) for kind in ("link", "hard link", "fifo")],
 )
 def test_planted(host: Host, chain: str, kind: str) -> None:
-    """At every path in turn: the calls may be refused, and once it is gone all is as ever."""
+    """At every path in turn: the calls may be refused, and once it is gone all is as ever.
+
+    Each kind stands at every other path, so that each path meets half of the kinds.
+    """
     host.serve("--idle-workers", "1")
     host.run("mkdir", "-p", f"{OUTSIDE}/folder", DATA)
     for name in ("precious", "folder/precious", "folder/record.json"):
@@ -137,7 +140,7 @@ def test_planted(host: Host, chain: str, kind: str) -> None:
     container = host.container()
     untouched = outside(host)
     wrong = []
-    for place in places(host, chain, container):
+    for place in places(host, chain, container)[list(KINDS).index(kind) % 2 :: 2]:
         folder = place.rsplit("/", 1)[0]
         plant = KINDS[kind].format(shlex.quote(place))
         host.run("sh", "-c", f"mkdir -p {folder}; rm -rf {shlex.quote(place)}; {plant}")
