@@ -66,6 +66,30 @@ class Limits:
 
     seconds: float
     body: int
+    connect: float | None = None
+    """Seconds until somebody has to have answered at all, where that is less."""
+
+
+class Hangup:
+    """Lets another thread end an exchange, which then raises ExchangeError."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: list[socket.socket] = []
+        self._is_over = False
+
+    def end(self) -> None:
+        """End it now, or as soon as it has a connection."""
+        with self._lock:
+            self._is_over = True
+            _shut(self._taken)
+
+    def take(self, one: socket.socket) -> None:
+        """The exchange has this connection."""
+        with self._lock:
+            self._taken.append(one)
+            if self._is_over:
+                _shut(self._taken)
 
 
 def parse_place(url: str) -> Place:
@@ -90,13 +114,15 @@ def exchange(
     headers: Mapping[str, str],
     body: bytes | None = None,
     tls: ssl.SSLContext | None = None,
+    hangup: Hangup | None = None,
 ) -> Answer:
     """Ask once. Raises ExchangeError where there is no whole answer within the limits."""
     seconds = limits.seconds
+    patience = seconds if limits.connect is None else min(limits.connect, seconds)
     connection = (
-        HTTPSConnection(place.host, place.port, timeout=seconds, context=tls)
+        HTTPSConnection(place.host, place.port, timeout=patience, context=tls)
         if place.is_tls
-        else HTTPConnection(place.host, place.port, timeout=seconds)
+        else HTTPConnection(place.host, place.port, timeout=patience)
     )
     late = threading.Event()
     # A socket's own timeout begins anew with each byte that trickles in.
@@ -107,6 +133,9 @@ def exchange(
         connection.connect()
         # The connection forgets it when the answer is the last one.
         taken.append(connection.sock)
+        if hangup is not None:
+            hangup.take(connection.sock)
+        connection.sock.settimeout(seconds)
         timer.start()
         connection.request(method, place.path + path, body, dict(headers))
         with connection.getresponse() as response:
@@ -117,7 +146,8 @@ def exchange(
         raise UntrustedError(f"its certificate is not trusted: {error.verify_message}") from error
     except (OSError, HTTPException, ValueError) as error:
         if late.is_set() or isinstance(error, TimeoutError):
-            raise ExchangeError(f"there is no answer within {seconds:g} s") from error
+            waited = seconds if taken else patience
+            raise ExchangeError(f"there is no answer within {waited:g} s") from error
         raise ExchangeError(_words(error)) from error
     finally:
         timer.cancel()
@@ -133,6 +163,10 @@ def exchange(
 
 def _end(taken: list[socket.socket], late: threading.Event) -> None:
     late.set()
+    _shut(taken)
+
+
+def _shut(taken: list[socket.socket]) -> None:
     for one in taken:
         with suppress(OSError):
             # Not that of an SSLSocket, which would have its reader read what is encrypted.

@@ -52,11 +52,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """What its owner says of it. Keys are of letters, digits, `-` and `_`."""
 
     def __post_init__(self) -> None:
-        for name, label in (("service", self.service), ("id", self.id)):
-            if not DNS_LABEL.fullmatch(label):
-                raise ValueError(f"{name} {_shown(label)} is no DNS label in lower case")
-        if self.service in _WILDCARDS:
-            raise ValueError(f'service "{self.service}" would mean every service in DNS')
+        require_service(self.service)
+        _require_label("id", self.id)
         for name, text in (("node", self.node), ("network", self.network)):
             if not (0 < len(text) <= _MOST_NAME_LETTERS and text.isascii() and text.isprintable()):
                 raise ValueError(f"{name} {_shown(text)} is no name of 1 to 255 ASCII letters")
@@ -79,6 +76,18 @@ def instance_id(
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
     shown = re.sub("[^a-z0-9]", "", container_id.lower())[:_ID_LETTERS]
     return f"{shown}-{digest[:_DIGEST_LETTERS]}".lstrip("-")
+
+
+def require_service(name: str) -> None:
+    """Raises ValueError where no service can be called so."""
+    _require_label("service", name)
+    if name in _WILDCARDS:
+        raise ValueError(f'service "{name}" would mean every service in DNS')
+
+
+def _require_label(name: str, label: str) -> None:
+    if not DNS_LABEL.fullmatch(label):
+        raise ValueError(f"{name} {_shown(label)} is no DNS label in lower case")
 
 
 def _require_addresses(addresses: tuple[str, ...]) -> None:

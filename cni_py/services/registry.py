@@ -94,15 +94,18 @@ class Registry(ABC):
 
     @abstractmethod
     async def list(self, service: str = "") -> View:
-        """The instances of a service, or of all, after every change that has been answered."""
+        """The instances of a service, or of all, after every change that has been answered.
+
+        Raises StoreError, and ValueError for what is no service's name.
+        """
 
     @abstractmethod
     def watch(self, service: str = "") -> AsyncGenerator[View, None]:
         """The instances of a service, or of all: as they are, then at each change, without end.
 
         It outlives the registry's restarts, and also says when it is out of reach and when it is
-        back. Changes that come together make one view.
-        Raises Denied, and Unavailable after `close`. Whoever stops early calls its `aclose`
+        back. Changes that come together make one view. Raises Denied, Unavailable after `close`,
+        ValueError for what is no service's name. Whoever stops early calls its `aclose`
         (`contextlib.aclosing`).
         """
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from cni_py.cluster.store import DEADLINE
 from cni_py.cluster.store_errors import Compacted, Denied, StoreError, Unavailable
 
+from .instance import require_service
 from .registry import DEFAULT_TTL, Registry, View
 from .skydns import Gathered, Layout
 from .store_registrant import StoreRegistrant
-from .striving import Pause
+from .striving import Pause, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -40,6 +41,8 @@ class StoreRegistry(Registry):
 
     async def list(self, service: str = "") -> View:
         """See Registry."""
+        if service:
+            require_service(service)
         snapshot = await self._store.list(self._layout.folder(service), seconds=self._seconds)
         gathered = Gathered(self._layout)
         gathered.replace(snapshot.records)
@@ -47,6 +50,8 @@ class StoreRegistry(Registry):
 
     async def watch(self, service: str = "") -> AsyncGenerator[View, None]:
         """See Registry."""
+        if service:
+            require_service(service)
         gathered = Gathered(self._layout)
         told: View | None = None
         pause = Pause()
@@ -88,14 +93,8 @@ class StoreRegistry(Registry):
     ) -> AsyncGenerator[Registrant, None]:
         """See Registry."""
         registrant = StoreRegistrant(self._store, self._layout, node, ttl, self._seconds)
-        task = asyncio.create_task(registrant.run())
-        try:
+        async with running(registrant):
             yield registrant
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
 
     async def close(self) -> None:
         """See Registry."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import abstractmethod
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from cni_py.cluster.store_errors import LeaseLost, StoreError
@@ -12,6 +13,8 @@ from cni_py.cluster.store_errors import LeaseLost, StoreError
 from .registry import Claimed, Registrant
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from .instance import Instance
 
 # Seconds between attempts after one failed: at first, and at most.
@@ -53,6 +56,10 @@ class Striving(Registrant):
         self._behind: set[Name] = set()
         self._stirred = asyncio.Event()
         self._trouble = ""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Keep the session, and all as it is wanted, as long as nobody cancels."""
 
     @abstractmethod
     async def _settle(self, name: Name) -> None:
@@ -112,3 +119,16 @@ class Striving(Registrant):
                 self._behind.discard(name)
         self._trouble = claimed
         return not claimed
+
+
+@asynccontextmanager
+async def running(registrant: Striving) -> AsyncGenerator[None, None]:
+    """Run a registrant while the block runs."""
+    task = asyncio.create_task(registrant.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()

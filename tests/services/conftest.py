@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.consul import ConsulAgent
 from fixtures.etcd import EtcdCluster
 
-from .subjects import InEtcd, InSqlite, Subject
+from .subjects import InConsul, InEtcd, InSqlite, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +28,19 @@ def etcd() -> Iterator[EtcdCluster]:
     shutil.rmtree(cluster.folder)
 
 
-@pytest.fixture(params=["etcd", "sqlite"])
+@pytest.fixture
+def consul() -> Iterator[ConsulAgent]:
+    """What stands in for Consul's agent, which asks for a token."""
+    agent = ConsulAgent(token="s3cret").start()
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture(params=["etcd", "sqlite", "consul"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     """Each kind of registry in turn."""
     if request.param == "etcd":
         return InEtcd(request.getfixturevalue("etcd"))
+    if request.param == "consul":
+        return InConsul(request.getfixturevalue("consul"))
     return InSqlite(tmp_path / "state")

@@ -7,13 +7,15 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
 
 from cni_py.cluster.etcd import Etcd
 from cni_py.cluster.sqlite import Sqlite
 from cni_py.cluster.store import Put
+from cni_py.services.consul import Consul
+from cni_py.services.consul_access import ConsulAccess
 from cni_py.services.instance import Instance
 from cni_py.services.skydns import Layout
 from cni_py.services.store_registry import StoreRegistry
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from cni_py.cluster.store import Store
     from cni_py.services.registry import Registry, View
+    from fixtures.consul import ConsulAgent
     from fixtures.etcd import EtcdCluster
 
 _SECONDS = 20
@@ -49,6 +52,7 @@ class Subject(ABC):
     shortest_ttl: int
     # Seconds that a call may take; a story in which the registry is away has less.
     patience = 10.0
+    many = 300
 
     @abstractmethod
     def open(self) -> Registry:
@@ -93,7 +97,9 @@ async def _run(story: Callable[[], Awaitable[None]]) -> None:
 
 def _threads() -> set[threading.Thread]:
     # grpc has one thread for all channels of a process; it begins with the first.
-    return {one for one in threading.enumerate() if "_poll_wrapper" not in one.name}
+    # And what stands in for Consul has its own.
+    others = ("_poll_wrapper", "serve_forever", "process_request")
+    return {one for one in threading.enumerate() if not any(of in one.name for of in others)}
 
 
 class _InStore(Subject):
@@ -180,6 +186,57 @@ class InSqlite(_InStore):
     def start(self) -> None:
         self._folder.unlink()
         self._away.rename(self._folder)
+
+
+class InConsul(Subject):
+    """What stands in for Consul's agent."""
+
+    shortest_ttl = 1
+    many = 40
+
+    def __init__(self, agent: ConsulAgent) -> None:
+        self._agent = agent
+
+    def open(self) -> Registry:
+        access = ConsulAccess(self._agent.url, self._agent.token)
+        return Consul(access, seconds=self.patience, progress=0.5)
+
+    def stop(self) -> None:
+        self._agent.stop()
+
+    def start(self) -> None:
+        self._agent.start()
+
+    async def end_sessions(self) -> None:
+        self._agent.fail_all()
+
+    async def forget(self) -> None:
+        self._agent.forget()
+
+    async def spoil(self, service: str) -> int:
+        good = {
+            "Name": service, "Address": "10.9.9.9", "Port": 1, "Tags": ["cni-py"],
+            "Weights": {"Passing": 1, "Warning": 1},
+            "Meta": {"cni-py-node": "n9", "cni-py-network": "n", "cni-py-protocol": "tcp",
+                     "cni-py-addresses": "10.9.9.9"},
+        }  # fmt: skip
+        meta = good["Meta"]
+        nonsense: list[dict[str, Any]] = [
+            {"ID": "plain", "Meta": {}},
+            {"ID": "none", "Meta": None},
+            {"ID": "port", "Port": 0},
+            {"ID": "typed", "Port": "80"},
+            {"ID": "weight", "Weights": {"Passing": 0}},
+            {"ID": "Upper"},
+            {"ID": "line\n"},
+            {"ID": "address", "Meta": meta | {"cni-py-addresses": "nowhere"}},
+            {"ID": "protocol", "Meta": meta | {"cni-py-protocol": "icmp"}},
+            {"ID": "node", "Meta": meta | {"cni-py-node": "x" * 300}},
+            {"ID": "key", "Meta": meta | {"a b": "c"}},
+        ]
+        for one in nonsense:
+            self._agent.put(good | one)
+        return len(nonsense)
 
 
 class Story:

@@ -285,7 +285,9 @@ def test_many_instances(subject):
     async def story():
         async with subject.open() as registry, subject.open() as other:
             async with registry.registrant("n1") as registrant, Story(other, "web") as watched:
-                many = [replace(instance(number), id=f"c{number:04}") for number in range(300)]
+                many = [
+                    replace(instance(number), id=f"c{number:04}") for number in range(subject.many)
+                ]
                 for first in range(0, len(many), 20):
                     await asyncio.gather(*map(registrant.register, many[first : first + 20]))
                 await watched.until(lambda: len(watched.ids) == len(many))
@@ -310,6 +312,21 @@ def test_the_last_word_counts_of_what_is_asked_for_at_once(subject):
                     return (await registry.list()).instances
 
                 await eventually(found, wanted)
+
+    subject.run(story)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "A", "", "a\n", "any", "\udcff"])
+def test_what_is_no_services_name_is_not_asked_for(subject, name):
+    async def story():
+        async with subject.open() as registry:
+            if not name:
+                assert (await registry.list(name)).instances == ()
+                return
+            with pytest.raises(ValueError, match="service"):
+                await registry.list(name)
+            with pytest.raises(ValueError, match="service"):
+                await anext(registry.watch(name))
 
     subject.run(story)
 
