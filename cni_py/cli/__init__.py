@@ -32,6 +32,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "schema": "schema:schema",
     "serve": "serving:serve",
+    "services": "services:services",
     "show": "show:show",
     "status": "attaching:status",
     "trace": "trace:trace",

@@ -72,28 +72,33 @@ def _flannel(name: str, **more: Any) -> Callable[[Any], Any]:
     )
 
 
-def _own(*names: str, **more: Any) -> Callable[[Any], Any]:
+def own_option(*names: str, **more: Any) -> Callable[[Any], Any]:
     """An option that flannel has not."""
     first = names[0].removeprefix("--").partition("/")[0].replace("-", "_").upper()
     return click.option(*names, envvar=f"CNI_PY_AGENT_{first}", show_envvar=True, **more)
 
 
-_PATH = _Path()
+PATH = _Path()
 
-STORE = (
+ETCD = (
     _flannel(
         "etcd-endpoints",
         default="http://127.0.0.1:2379",
         show_default=True,
         help="A URL for each member of the etcd, with commas between them.",
     ),
-    _flannel("etcd-prefix", default=PREFIX, show_default=True, help="Where the keys are."),
-    _flannel("etcd-cafile", type=_PATH, default="", help="Who signed the members' certificates."),
-    _flannel("etcd-certfile", type=_PATH, default="", help="The certificate to show."),
-    _flannel("etcd-keyfile", type=_PATH, default="", help="Its key."),
+    _flannel("etcd-cafile", type=PATH, default="", help="Who signed the members' certificates."),
+    _flannel("etcd-certfile", type=PATH, default="", help="The certificate to show."),
+    _flannel("etcd-keyfile", type=PATH, default="", help="Its key."),
     _flannel("etcd-username", default="", help="As whom to log in."),
-    _own("--etcd-password-file", type=_PATH, default="", help="The file with the password."),
-    _own(
+    own_option("--etcd-password-file", type=PATH, default="", help="The file with the password."),
+)
+
+STORE = (
+    ETCD[0],
+    _flannel("etcd-prefix", default=PREFIX, show_default=True, help="Where the keys are."),
+    *ETCD[1:],
+    own_option(
         "--store",
         default="",
         help="sqlite:PATH has a file instead of an etcd, for agents on one machine.",
@@ -101,7 +106,7 @@ STORE = (
 )
 
 AGENT = (
-    _own(
+    own_option(
         "--network",
         "cluster",
         default=node_file.DEFAULT_CLUSTER,
@@ -124,14 +129,14 @@ AGENT = (
         help="At which address other nodes reach this one, where it is not the interface's.",
     ),
     _flannel("public-ipv6", type=_Address(IPv6Address), help="The same for IPv6."),
-    _own(
+    own_option(
         "--subnet",
         "subnets",
         multiple=True,
         metavar="SUBNET",
         help="The subnet that this node has to have; one a family. Without it, one is chosen.",
     ),
-    _own(
+    own_option(
         "--subnet-from",
         type=click.Choice(["store", "pod-cidr"]),
         default="store",
@@ -141,14 +146,14 @@ AGENT = (
     click.option(
         "--node", envvar="NODE_NAME", show_envvar=True, default="", help="The node's name there."
     ),
-    _own(
+    own_option(
         "--account",
         type=_PATH,
         default=ACCOUNT,
         show_default=True,
         help="The folder with the service account's token and ca.crt.",
     ),
-    _own(
+    own_option(
         "--pool",
         "pools",
         multiple=True,
@@ -157,40 +162,40 @@ AGENT = (
     ),
     _flannel(
         "net-config-path",
-        type=_PATH,
+        type=PATH,
         default="",
         help="A file with the network's configuration, which is then not looked for in the store.",
     ),
-    _own("--lease-file", type=_PATH, default="", help="What the plugins read."),
-    _flannel("subnet-file", type=_PATH, default="", help="Write flannel's subnet.env there too."),
-    _own(
+    own_option("--lease-file", type=PATH, default="", help="What the plugins read."),
+    _flannel("subnet-file", type=PATH, default="", help="Write flannel's subnet.env there too."),
+    own_option(
         "--identity-file",
-        type=_PATH,
+        type=PATH,
         default="",
         help="Where the node's identity is kept.",
     ),
-    _own(
+    own_option(
         "--lease-ttl",
         type=click.IntRange(2, 10 * 365 * 86400),
         default=DEFAULT_TTL,
         show_default=True,
         help="Seconds after which others may have the subnet if this node is not heard of.",
     ),
-    _own(
+    own_option(
         "--reconcile-seconds",
         type=click.FloatRange(1),
         default=Pace().every,
         show_default=True,
         help="How often everything is compared with the kernel without a reason.",
     ),
-    _own(
+    own_option(
         "--grace-seconds",
         type=click.FloatRange(0),
         default=60.0,
         show_default=True,
         help="For how long nodes are kept that a store has lost that came back from a backup.",
     ),
-    _own("--socket", type=_PATH, default="", help="Where `cni-py agent status` asks."),
+    own_option("--socket", type=PATH, default="", help="Where `cni-py agent status` asks."),
     _flannel("healthz-ip", default="127.0.0.1", show_default=True, help="With --healthz-port."),
     _flannel(
         "healthz-port",
@@ -198,7 +203,7 @@ AGENT = (
         default=0,
         help="Tell readiness and metrics there too: /readyz, /healthz, /metrics.",
     ),
-    _own(
+    own_option(
         "--release",
         is_flag=True,
         help="At the end, give the lease back and take everything down.",
@@ -208,20 +213,30 @@ AGENT = (
 
 def store_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where the store is."""
-    return _with(STORE, command)
+    return with_options(STORE, command)
 
 
 def agent_options(command: Callable[..., None]) -> Callable[..., None]:
     """What the agent does."""
-    return _with(AGENT, command)
+    return with_options(AGENT, command)
 
 
-def _with(
+def with_options(
     options: tuple[Callable[[Any], Any], ...], command: Callable[..., None]
 ) -> Callable[..., None]:
+    """The command with all of these, in this order."""
     for one in reversed(options):
         command = one(command)
     return command
+
+
+READABLE = "others on the way can read and change what is said to {}: use https"
+
+
+def no_client(error: ImportError) -> Failed:
+    """The refusal where etcd's client is missing."""
+    hint = "pip install 'cni-py[etcd]'"
+    return Failed(f"the client of etcd is not installed ({error.name}): {hint}")
 
 
 class Place(NamedTuple):
@@ -253,8 +268,7 @@ def place(given: dict[str, Any]) -> Place:
         from cni_py.cluster.etcd import Etcd
         from cni_py.cluster.etcd_access import EtcdAccess
     except ImportError as error:
-        hint = "pip install 'cni-py[etcd]'"
-        raise Failed(f"the client of etcd is not installed ({error.name}): {hint}") from None
+        raise no_client(error) from None
     try:
         access = EtcdAccess(
             tuple(filter(None, (one.strip() for one in given["etcd_endpoints"].split(",")))),
@@ -262,17 +276,16 @@ def place(given: dict[str, Any]) -> Place:
             given["etcd_certfile"],
             given["etcd_keyfile"],
             given["etcd_username"],
-            _password(given["etcd_password_file"]),
+            secret_in(given["etcd_password_file"]),
         )
     except ValueError as error:
         raise Unreadable(str(error)) from None
-    warning = ""
-    if access.is_readable:
-        warning = "others on the way can read and change what is said to etcd: use https"
+    warning = READABLE.format("etcd") if access.is_readable else ""
     return Place(lambda: Etcd(access), prefix, warning)
 
 
-def _password(path: str) -> str:
+def secret_in(path: str) -> str:
+    """A password's or token's file, without the end of its line; `""` for `""`. Raises OSError."""
     if not path:
         return ""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:

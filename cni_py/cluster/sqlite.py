@@ -28,12 +28,13 @@ class Sqlite(Store):
     """A store in one file, of mode 0600, in a folder that is made with mode 0700.
 
     Other processes of the machine may use it too, if they are the same user's and share the file
-    system and clock: it is no store for several machines.
+    system and clock: it is no store for several machines. Without `create` a file that is not
+    there is a store that is out of reach.
     """
 
-    def __init__(self, path: str, *, progress: float = PROGRESS) -> None:
+    def __init__(self, path: str, *, progress: float = PROGRESS, create: bool = True) -> None:
         self._path = os.path.abspath(path)
-        self._tables = Tables(self._path)
+        self._tables = Tables(self._path, create=create)
         # SQLite waits for locks and the disk: not in the loop.
         self._thread = ThreadPoolExecutor(1, "cni-py store")
         self._progress = progress

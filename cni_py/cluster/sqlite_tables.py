@@ -58,8 +58,9 @@ _COLUMNS = "key, value, created, modified, version, lease"
 class Tables:
     """The store's file, open."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, create: bool = True) -> None:
         self._path = path
+        self._create = create
         self._boot = _BOOT_ID.read_text().strip()
         self._connection: sqlite3.Connection | None = None
         self._place = (0, 0)
@@ -246,6 +247,8 @@ class Tables:
     def _make(self) -> None:
         """The file, of mode 0600, in a folder that is nobody else's. Raises Denied."""
         folder = os.path.dirname(self._path)
+        if not self._create:
+            os.stat(self._path)
         os.makedirs(folder, 0o700, exist_ok=True)
         if problem := not_own(folder):
             raise Denied(f"{folder} {problem}")

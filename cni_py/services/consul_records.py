@@ -46,6 +46,17 @@ class _Entry(msgspec.Struct, frozen=True):
     service: _Service = msgspec.field(name="Service")
 
 
+class _Name(msgspec.Struct, frozen=True):
+    id: Any = msgspec.field(name="ID", default="")
+    name: Any = msgspec.field(name="Service", default="")
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """The same, as far as it is needed to name it."""
+
+    service: _Name = msgspec.field(name="Service")
+
+
 def registration(instance: Instance, ttl: int) -> dict[str, Any]:
     """What `/v1/agent/service/register` is told; the check is called `check_id`."""
     facts = {
@@ -109,10 +120,11 @@ def view_of(bodies: list[bytes]) -> View:
     left_out: list[LeftOut] = []
     for body in bodies:
         for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
-            key = ""
+            key = "/v1/health/service"
             try:
+                named = msgspec.json.decode(raw, type=_Named).service
+                key = ascii(f"{named.name}/{named.id}")[1:-1][:_MOST_REASON]
                 service = msgspec.json.decode(raw, type=_Entry).service
-                key = ascii(f"{service.name}/{service.id}")[1:-1]
                 instance = _instance(service)
             except (msgspec.MsgspecError, RecursionError, ValueError) as error:
                 left_out.append(LeftOut(key, ascii(str(error))[1:-1][:_MOST_REASON]))
