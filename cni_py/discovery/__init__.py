@@ -12,12 +12,10 @@ is the same for asyncio. The guide is docs/discovery.md.
 from cni_py.cluster.store_errors import Denied, StoreError, Unavailable
 from cni_py.services.instance import Instance
 
-from .choosing import By
 from .errors import NoInstanceError, UnreachableError
 from .threaded import Discovery
 
 __all__ = [
-    "By",
     "Denied",
     "Discovery",
     "Instance",

@@ -52,7 +52,7 @@ _PARTS = {
     ),
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
     "Commands": ("commands/index", "commands/*"),
-    "Library": ("runtime", "runtime-*"),
+    "Library": ("runtime", "runtime-*", "discovery", "discovery-*"),
     "Inside": ("architecture", "performance", "reliability", "security", "*"),
     "Decisions": ("decisions/index", "decisions/*"),
 }

@@ -10,7 +10,7 @@ import griffe
 
 ROOT = Path(__file__).resolve().parents[2]
 _MAIN = "Runtime"
-_FIRST = ("runtime", "requests", "networks", "folders")
+_FIRST = ("runtime", "requests", "networks", "folders", "threaded")
 _SPECIAL = ("__enter__", "__exit__", "__await__")
 
 
