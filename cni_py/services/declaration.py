@@ -7,18 +7,15 @@ holds nothing that could mean something else where it ends up: in DNS, in a regi
 
 from __future__ import annotations
 
-import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cni_py.kernel import state_files
-from cni_py.kernel.errors import kernel_error
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.errors import CniError, Code
 
-from .instance import MOST_ADDRESSES, Instance, Protocol
+from .instance import Instance, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +28,6 @@ KEEPER = "/run/cni-py/cluster/@services"
 MOST_SERVICES = 32
 CHECKS = ("tcp", "http")
 
-_SUFFIX = ".json"
 _PORTS = range(1, 65536)
 _SECONDS = (0.1, 3600.0)
 _TIMEOUT_SECONDS = (0.05, 60.0)
@@ -117,13 +113,6 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     declaration: Declaration
 
 
-class Declared(NamedTuple):
-    """All declarations of this boot, and why a file was passed over, by its path."""
-
-    declarations: tuple[Declaration, ...]
-    problems: dict[str, str]
-
-
 def mistakes(services: Sequence[Service], key: str) -> Iterator[CniError]:
     """What is wrong with services that were declared at a key of the configuration."""
     if len(services) > MOST_SERVICES:
@@ -185,50 +174,3 @@ def _refusal(what: str, right: str, key: str) -> CniError:
 def _shown(text: str) -> str:
     """A text of others, as JSON writes it, and not all of it."""
     return msgspec.json.encode(text[:80].encode(errors="replace").decode()).decode()
-
-
-def read_all(boot: str, folder: str = FOLDER) -> Declared:
-    """All declarations of this boot, in the order of their files; what makes no sense is told.
-
-    Nothing is changed: the plugin sets aside what is damaged. Raises KernelError where the folder
-    cannot be listed.
-    """
-    try:
-        names = sorted(one for one in os.listdir(folder) if one.endswith(_SUFFIX))
-    except FileNotFoundError:
-        return Declared((), {})
-    except OSError as error:
-        raise kernel_error(f"list {folder}", error) from error
-    found: list[Declaration] = []
-    problems: dict[str, str] = {}
-    for name in names:
-        path = f"{folder}/{name}"
-        try:
-            written = _read(path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problems[path] = error.strerror or str(error)
-        except (state_files.DamagedError, CniError, ValueError) as error:
-            problems[path] = str(error)
-        else:
-            if written.boot == boot:
-                found.append(written.declaration)
-    return Declared(tuple(found), problems)
-
-
-def _read(path: str) -> Written:
-    """Raises ValueError, CniError or DamagedError for what no plugin has written, OSError."""
-    from ipaddress import ip_address
-
-    written = msgspec.json.decode(state_files.content(path), type=Written)
-    declaration = written.declaration
-    if f"{declaration.attachment.key}{_SUFFIX}" != os.path.basename(path):
-        raise ValueError("it is another attachment's")
-    for error in mistakes(declaration.services, "services"):
-        raise error
-    for one in declaration.addresses:
-        ip_address(one)
-    if not 0 < len(declaration.addresses) <= MOST_ADDRESSES:
-        raise ValueError(f"it has {len(declaration.addresses)} addresses")
-    return written

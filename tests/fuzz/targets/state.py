@@ -32,6 +32,7 @@ from cni_py.plugins import (
     tuning_backup,
 )
 from cni_py.services import declaration
+from cni_py.services.folder import DeclarationFolder
 from cni_py.spec.addresses import parse_cidr, parse_ip
 from cni_py.spec.attachment import Attachment
 from cni_py.spec.collection import Collection
@@ -208,7 +209,7 @@ def _records(kind: type[records.Owned], content: bytes) -> None:
     path = f"{kept.folder}/{ATTACHMENT.key}.json"
     _put(path, content)
     # The agent reads what the plugin `services` has written, and changes nothing.
-    for one in declaration.read_all(records.boot_id(), kept.folder).declarations:
+    for one in DeclarationFolder(kept.folder).read().declarations:
         assert list(declaration.mistakes(one.services, "services")) == []
     record = kept.load(ATTACHMENT)
     if record is not None:
