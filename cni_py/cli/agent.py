@@ -14,7 +14,7 @@ from cni_py.cluster.agent_report import AgentStatus
 from cni_py.cluster.store_errors import StoreError
 from cni_py.kernel.own_folders import require_own
 
-from .agent_options import agent_options, named, place, settings_of, store_options
+from .agent_options import agent_options, companions, named, place, settings_of, store_options
 from .group import Failed, Unreadable
 from .output import json_option, need_root, new_table, print_json, print_table, printable
 
@@ -43,6 +43,8 @@ _socket = click.option("--socket", default="", help="Where the agent listens.")
 def agent(ctx: click.Context, /, **given: Any) -> None:
     """Join this node to the others of a cluster: lease a subnet in etcd, and lead packets there.
 
+    With --services it also keeps the services that containers declare.
+
     It runs until SIGTERM, which leaves the data path and the lease as they are, and logs a line of
     JSON an event on stderr. Its options come before a subcommand.
     """
@@ -57,7 +59,7 @@ def agent(ctx: click.Context, /, **given: Any) -> None:
     need_root("joining this node to others")
     require_own()
     where = place(given)
-    settings = settings_of(given, where.prefix)
+    settings, others = settings_of(given, where.prefix), companions(given)
     if settings.network:
         try:
             parse_network(settings.network)
@@ -65,7 +67,7 @@ def agent(ctx: click.Context, /, **given: Any) -> None:
             raise Unreadable(f"{given['net_config_path']}: {error}") from None
     if where.warning:
         log("warning", text=where.warning)
-    asyncio.run(Agent(settings, where.open).run())
+    asyncio.run(Agent(settings, where.open, others).run())
 
 
 @agent.command()
@@ -237,8 +239,9 @@ def _print_status(found: AgentStatus) -> None:
         ("subnets", found.subnets),
         ("addresses", found.addresses),
         ("mtu", str(found.mtu or "")),
-        ("lease", f"{held}; {lease.problem}" if lease.problem else held),
-        ("store", f"heard {age}; {store.problem}" if store.problem else f"heard {age}"),
+        ("lease", _and(held, lease.problem) if found.joins else "none is wanted"),
+        ("store", _and(f"heard {age}", store.problem) if found.joins else ""),
+        *found.companions.items(),
         ("former subnets", ", ".join(found.former)),
         ("lost by the store", ", ".join(found.missing)),
     ]
@@ -252,3 +255,7 @@ def _print_status(found: AgentStatus) -> None:
             state = f"refused: {one.refused}" if one.refused else "reached"
             table.add_row(*map(printable, (one.subnets, one.addresses, state)))
         print_table(table)
+
+
+def _and(text: str, problem: str) -> str:
+    return f"{text}; {problem}" if problem else text

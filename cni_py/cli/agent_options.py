@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,12 +16,15 @@ from cni_py.cluster.agent_settings import DEFAULT_TTL, IDENTITY_FOLDER, AgentSet
 from cni_py.cluster.flannel import PREFIX
 from cni_py.cluster.reconciler import Pace
 from cni_py.installation.cluster import ACCOUNT
+from cni_py.services import skydns
+from cni_py.services.registry import DEFAULT_TTL as DEFAULT_SERVICES_TTL
 
 from .group import Failed, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cni_py.cluster.companion import Companion
     from cni_py.cluster.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -148,7 +152,7 @@ AGENT = (
     ),
     own_option(
         "--account",
-        type=_PATH,
+        type=PATH,
         default=ACCOUNT,
         show_default=True,
         help="The folder with the service account's token and ca.crt.",
@@ -165,6 +169,35 @@ AGENT = (
         type=PATH,
         default="",
         help="A file with the network's configuration, which is then not looked for in the store.",
+    ),
+    own_option(
+        "--services",
+        is_flag=True,
+        help="Keep the services that containers of this host declare: check, register, name them.",
+    ),
+    own_option(
+        "--services-domain",
+        default=skydns.DOMAIN,
+        show_default=True,
+        help="The domain of the services in the registry, for CoreDNS.",
+    ),
+    own_option(
+        "--services-prefix",
+        default=skydns.PREFIX,
+        show_default=True,
+        help="Where services are in the store: CoreDNS's `path`.",
+    ),
+    own_option(
+        "--services-ttl",
+        type=click.IntRange(2, 3600),
+        default=DEFAULT_SERVICES_TTL,
+        show_default=True,
+        help="Seconds after which this node's services go if it is not heard of.",
+    ),
+    own_option(
+        "--no-subnet",
+        is_flag=True,
+        help="Lease no subnet and lead no packets: keep services alone.",
     ),
     own_option("--lease-file", type=PATH, default="", help="What the plugins read."),
     _flannel("subnet-file", type=PATH, default="", help="Write flannel's subnet.env there too."),
@@ -322,6 +355,7 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
         network=network,
         grace=given["grace_seconds"],
         pace=Pace(every=given["reconcile_seconds"]),
+        joins=not given["no_subnet"],
         release=given["release"],
     )
 
@@ -356,6 +390,29 @@ def _assigned(given: dict[str, Any]) -> Callable[[], tuple[str, ...]] | None:
         return found
 
     return ask
+
+
+def companions(given: dict[str, Any]) -> list[Callable[[Store, str], Companion]]:
+    """What else the agent is to do. Raises Unreadable."""
+    if not given["services"]:
+        if given["no_subnet"]:
+            raise Unreadable("--no-subnet leaves nothing to do: --services keeps services")
+        return []
+    try:
+        layout = skydns.Layout(given["services_prefix"].rstrip("/"), given["services_domain"])
+    except ValueError as error:
+        raise Unreadable(f"--services-prefix, --services-domain: {error}") from None
+
+    def keeper(store: Store, node: str) -> Companion:
+        from cni_py.services.keeper import Keeper
+        from cni_py.services.store_registry import StoreRegistry
+
+        # The store is the agent's, who closes it.
+        return Keeper(
+            lambda: nullcontext(StoreRegistry(store, layout)), node, given["services_ttl"]
+        )
+
+    return [keeper]
 
 
 def named(cluster: str) -> str:

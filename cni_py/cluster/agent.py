@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from cni_py.kernel import state_files
 from cni_py.kernel.errors import KernelError
 from cni_py.spec.errors import CniError, Code
@@ -25,15 +27,18 @@ from .agent_session import Session
 from .agent_socket import Answers, answering
 from .agent_state import AgentState
 from .claiming import Former
+from .companion import accompanied
 from .flannel import CONFIG_KEY, FlannelError, Subnets
 from .flannel_network import parse_network
 from .identity import identity
 from .store_errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
+    from .agent_report import AgentStatus
     from .agent_settings import AgentSettings
+    from .companion import Companion
     from .flannel_network import Network
     from .node_file import NodeFile
     from .store import Store
@@ -47,11 +52,18 @@ _PUBLISH_SECONDS = 10.0
 class Agent:
     """See the module. `open_store` is called in the event loop."""
 
-    def __init__(self, settings: AgentSettings, open_store: Callable[[], Store]) -> None:
-        """Raises KernelError."""
+    def __init__(
+        self,
+        settings: AgentSettings,
+        open_store: Callable[[], Store],
+        companions: Sequence[Callable[[Store, str], Companion]] = (),
+    ) -> None:
+        """Raises KernelError. `companions` are made with the store and the node's own name."""
         self._settings, self._open_store = settings, open_store
         self._state = AgentState(settings, identity(settings.identity_file, settings.host))
         self._counters = Counters()
+        self._make = companions
+        self._companions: list[Companion] = []
         self._stop = asyncio.Event()
         self._written: NodeFile | None = None
         self._environment = ""
@@ -65,7 +77,7 @@ class Agent:
             msg = f"another agent runs for {settings.file}"
             raise CniError(Code.INVALID_ENVIRONMENT, msg, "cni-py agent status shows it")
         former = self._former()
-        answers = Answers(self._state.status, self._counters, self._ask_release)
+        answers = Answers(self._status, self._counters, self._ask_release)
         try:
             async with (
                 answering(settings.socket, settings.health_address, answers),
@@ -73,6 +85,7 @@ class Agent:
                 self._stopping(),
             ):
                 log("started", node=self._state.owner.node, host=self._state.owner.host)
+                self._companions = [make(store, self._state.owner.node) for make in self._make]
                 await self._until_stopped(store, former)
         finally:
             os.close(lock)
@@ -82,13 +95,18 @@ class Agent:
         serving = asyncio.create_task(self._serve(store, former))
         publishing = asyncio.create_task(self._publish_always())
         stop = asyncio.create_task(self._stop.wait())
+        others = [
+            asyncio.create_task(accompanied(one, lambda: self._state.releasing))
+            for one in self._companions
+        ]
+        tasks = (serving, publishing, stop, *others)
         try:
-            await asyncio.wait((serving, publishing, stop), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in (serving, publishing, stop):
+            for one in tasks:
                 one.cancel()
-            await asyncio.wait((serving, publishing, stop))
-        for one in (serving, publishing):
+            await asyncio.wait(tasks)
+        for one in (serving, publishing, *others):
             if not one.cancelled() and (error := one.exception()):
                 raise error
         if self._state.releasing:
@@ -106,12 +124,19 @@ class Agent:
             for number in numbers:
                 loop.remove_signal_handler(number)
 
+    def _status(self) -> AgentStatus:
+        companions = {one.name: one.told() for one in self._companions}
+        return replace(self._state.status(), companions=companions)
+
     def _ask_release(self) -> None:
         self._state.releasing = True
         self._stop.set()
 
     async def _serve(self, store: Store, former: Former) -> None:
         """One session after another: a changed network begins a new one."""
+        if not self._settings.joins:
+            await self._stop.wait()
+            return
         network = await self._network(store)
         while True:
             context = Context(store, network, self._state, self._counters, self._publish)

@@ -65,6 +65,10 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     lease: LeaseStatus = LeaseStatus()
     store: StoreStatus = StoreStatus()
     peers: tuple[PeerStatus, ...] = ()
+    joins: bool = True
+    """Whether there is to be a subnet at all."""
+    companions: dict[str, str] = {}
+    """What else the agent does, and how that goes."""
     missing: tuple[str, ...] = ()
     """Records that the store has lost, and that are believed for a short time yet."""
 

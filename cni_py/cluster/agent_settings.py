@@ -60,5 +60,7 @@ class AgentSettings:
     grace: float = 60.0
     """For how long a peer is kept that is missing from a store whose past is not known."""
     pace: Pace = field(default_factory=Pace)
+    joins: bool = True
+    """Lease a subnet and lead packets to other nodes; without it there are companions alone."""
     release: bool = False
     """Give the lease back at the end, and take everything down."""

@@ -71,6 +71,8 @@ class AgentState:
 
     def problem(self) -> Problem:
         """What STATUS has to say."""
+        if not self.settings.joins:
+            return Problem()
         if self.own is None:
             return self.waiting
         subnets = str(self.own.subnets)
@@ -153,6 +155,7 @@ class AgentState:
             cluster=self.settings.cluster,
             host=self.owner.host,
             node=self.owner.node,
+            joins=self.settings.joins,
             ready=problem.code == 0,
             problem=text,
             backend="" if self.network is None else self.network.backend_type,

@@ -16,7 +16,6 @@ from cni_py.kernel.steps import step
 from cni_py.kernel.undo import undone_on_failure
 from cni_py.services import declaration
 from cni_py.services.declaration import Declaration, Service
-from cni_py.services.instance import MOST_ADDRESSES
 from cni_py.spec.config import PluginConfig, decode_config
 from cni_py.spec.errors import CniError, Code, require_none
 
@@ -182,14 +181,18 @@ def _annotated(config: Config) -> tuple[Service, ...] | None:
 
 
 def _declaration(call: Call[Any], result: Result, services: tuple[Service, ...]) -> Declaration:
-    addresses = tuple(str(one.address.ip) for one in container_ips(result, call.ifname))
+    ips = container_ips(result, call.ifname)
+    addresses = tuple(dict.fromkeys(str(one.address.ip) for one in ips))
     if not addresses:
         msg = f"No IP addresses supplied on interface: {call.ifname}"
         raise CniError(Code.INVALID_CONFIG, msg, "a service has one: in prevResult")
-    if len(addresses) > MOST_ADDRESSES:
-        msg = f"{len(addresses)} addresses are too many for a service"
-        raise CniError(Code.INVALID_CONFIG, msg, f"at most {MOST_ADDRESSES}: in prevResult")
-    return Declaration(attachment=call.attachment, addresses=addresses, services=services)
+    made = Declaration(attachment=call.attachment, addresses=addresses, services=services)
+    try:
+        made.require_instances()
+    except ValueError as error:
+        msg = f"no registry takes a service of this container: {error}"
+        raise CniError(Code.INVALID_CONFIG, msg, "by the network's name and prevResult") from None
+    return made
 
 
 def _named(services: tuple[Service, ...]) -> str:

@@ -105,6 +105,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     services: tuple[Service, ...]
 
+    def require_instances(self) -> None:
+        """Raises ValueError where no registry takes the services with these addresses."""
+        for one in self.services:
+            place = {"network": self.attachment.network, "addresses": self.addresses}
+            instance_of(one, id="x", node="x", **place)
+
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What the keeper reads of the plugin's record: the declaration, and of which boot it is."""

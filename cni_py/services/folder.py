@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,7 +16,6 @@ from cni_py.kernel import state_files, sysctl
 from cni_py.kernel.errors import kernel_error
 
 from .declaration import FOLDER, Written, mistakes
-from .instance import MOST_ADDRESSES
 
 if TYPE_CHECKING:
     from .declaration import Declaration
@@ -111,8 +109,5 @@ def _read(path: str) -> Written:
         raise ValueError("it is another attachment's")
     for error in mistakes(declaration.services, "services"):
         raise ValueError(str(error))
-    if not 0 < len(declaration.addresses) <= MOST_ADDRESSES:
-        raise ValueError(f"it has {len(declaration.addresses)} addresses")
-    for one in declaration.addresses:
-        ip_address(one)
+    declaration.require_instances()
     return written
