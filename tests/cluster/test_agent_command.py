@@ -115,3 +115,28 @@ def test_tls_certificates_and_a_user(clusters, tmp_path: Path) -> None:
     assert json.loads(run(*place, *user, "config", "get").stdout) == CONFIG
     password.write_text("wrong\n")
     assert "secret" not in run(*place, *user, "config", "get", status=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--no-subnet"], "--no-subnet leaves nothing to do"),
+        (["--services", "--services-domain=a..b"], "'a..b' is no domain"),
+        (["--services", "--services-prefix=/a/b"], "'/a/b' is not /skydns"),
+        (["--services", "--registry=zookeeper:x"], "'zookeeper:x' is not consul:URL"),
+        (["--services", "--registry=consul:ftp://x"], "--registry: 'ftp://x'"),
+        (["--services", "--services-ttl=1"], "--services-ttl"),
+    ],
+)
+def test_services_that_cannot_be_kept(words: list[str], wrong: str) -> None:
+    done = subprocess.run(
+        [COMMAND, "agent", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )
+    assert done.returncode == 2
+    assert wrong in done.stderr
+    assert "Traceback" not in done.stderr

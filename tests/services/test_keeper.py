@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fixtures.consul import ConsulAgent
 from fixtures.host import Host
+from fixtures.underlay import entered
 
 from .shop import FOLDER, NETWORK, WEB, Place, becomes, registered
 
@@ -154,6 +156,32 @@ def test_files_that_are_none(place: Place) -> None:
     becomes(place.names, {})
     place.host.run("sh", "-c", f"cat >{path}.new && mv {path}.new {path}", stdin=text)
     becomes(place.names, web(one))
+
+
+def test_consul(place: Place) -> None:
+    """The registry is a Consul, and no store is asked."""
+    with entered(place.host):
+        consul = ConsulAgent(token="s3cret").start()
+    (place.folder / "token").write_text("s3cret\n")
+    token = f"--registry-token-file={place.folder}/token"
+    place.options = (f"--registry=consul:{consul.url}", token, "--services-ttl=2")
+
+    def passing() -> list[str]:
+        known = list(consul._services.values())
+        return [one.given["Address"] for one in known if one.status == "passing"]
+
+    try:
+        place.start()
+        one = place.serve("c1")
+        becomes(place.names, web(one))
+        becomes(passing, [one.address])
+        one.stop()
+        becomes(passing, [])
+        assert place.host.run("ls", "/run/cni-py/cluster").stdout.split() == [
+            "@services.healthy", "@services.lock", "default.json.lock", "default.sock",
+        ]  # fmt: skip
+    finally:
+        consul.stop()
 
 
 def test_two_agents_of_a_host(place: Place) -> None:
