@@ -14,8 +14,9 @@ from cni_py.cluster.agent_report import AgentStatus
 from cni_py.cluster.store_errors import StoreError
 from cni_py.kernel.own_folders import require_own
 
-from .agent_options import agent_options, companions, named, place, settings_of, store_options
+from .agent_options import agent_options, named, place, settings_of, store_options
 from .group import Failed, Unreadable
+from .keeping import keeping, keeping_options, with_a_store
 from .output import json_option, need_root, new_table, print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _socket = click.option("--socket", default="", help="Where the agent listens.")
 @click.group(invoke_without_command=True)
 @store_options
 @agent_options
+@keeping_options
 @click.pass_context
 def agent(ctx: click.Context, /, **given: Any) -> None:
     """Join this node to the others of a cluster: lease a subnet in etcd, and lead packets there.
@@ -58,8 +60,8 @@ def agent(ctx: click.Context, /, **given: Any) -> None:
 
     need_root("joining this node to others")
     require_own()
-    where = place(given)
-    settings, others = settings_of(given, where.prefix), companions(given)
+    where = place(with_a_store(given))
+    settings, others = settings_of(given, where.prefix), keeping(given)
     if settings.network:
         try:
             parse_network(settings.network)

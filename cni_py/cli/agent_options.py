@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,18 +15,13 @@ from cni_py.cluster.agent_settings import DEFAULT_TTL, IDENTITY_FOLDER, AgentSet
 from cni_py.cluster.flannel import PREFIX
 from cni_py.cluster.reconciler import Pace
 from cni_py.installation.cluster import ACCOUNT
-from cni_py.services import skydns
-from cni_py.services.registry import DEFAULT_TTL as DEFAULT_SERVICES_TTL
 
 from .group import Failed, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
 
-    from cni_py.cluster.companion import Companion
     from cni_py.cluster.store import Store
-    from cni_py.services.registry import Registry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # flannel's file of the network's configuration is small; what is larger is another file.
@@ -173,44 +166,6 @@ AGENT = (
         default="",
         help="A file with the network's configuration, which is then not looked for in the store.",
     ),
-    own_option(
-        "--services",
-        is_flag=True,
-        help="Keep the services that containers of this host declare: check, register, name them.",
-    ),
-    own_option(
-        "--services-domain",
-        default=skydns.DOMAIN,
-        show_default=True,
-        help="The domain of the services in the registry, for CoreDNS.",
-    ),
-    own_option(
-        "--services-prefix",
-        default=skydns.PREFIX,
-        show_default=True,
-        help="Where services are in the store: CoreDNS's `path`.",
-    ),
-    own_option(
-        "--services-ttl",
-        type=click.IntRange(2, 3600),
-        default=DEFAULT_SERVICES_TTL,
-        show_default=True,
-        help="Seconds after which this node's services go if it is not heard of.",
-    ),
-    own_option(
-        "--registry",
-        default="",
-        metavar="consul:URL",
-        help="Register services in the Consul whose agent is there, and not in the store.",
-    ),
-    own_option(
-        "--registry-token-file", type=PATH, default="", help="The file with Consul's token."
-    ),
-    own_option(
-        "--no-subnet",
-        is_flag=True,
-        help="Lease no subnet and lead no packets: keep services alone.",
-    ),
     own_option("--lease-file", type=PATH, default="", help="What the plugins read."),
     _flannel("subnet-file", type=PATH, default="", help="Write flannel's subnet.env there too."),
     own_option(
@@ -298,10 +253,8 @@ def place(given: dict[str, Any]) -> Place:
     prefix = given["etcd_prefix"].rstrip("/")
     if not prefix.startswith("/"):
         raise Unreadable(f"--etcd-prefix {given['etcd_prefix']!r} does not begin with /")
-    # One that nobody is going to ask needs no client of etcd; a file is made when it is asked.
-    wanted = f"sqlite:{node_file.FOLDER}/none.db" if _is_unasked(given) else given["store"]
-    if wanted:
-        kind, _, path = wanted.partition(":")
+    if given["store"]:
+        kind, _, path = given["store"].partition(":")
         if kind != "sqlite" or not path:
             raise Unreadable(f"--store {given['store']!r} is not sqlite:PATH")
 
@@ -404,55 +357,6 @@ def _assigned(given: dict[str, Any]) -> Callable[[], tuple[str, ...]] | None:
         return found
 
     return ask
-
-
-def companions(given: dict[str, Any]) -> list[Callable[[Store, str], Companion]]:
-    """What else the agent is to do. Raises Unreadable."""
-    if not given["services"]:
-        if given["no_subnet"]:
-            raise Unreadable("--no-subnet leaves nothing to do: --services keeps services")
-        return []
-    opened = _consul(given) if given["registry"] else _in_store(given)
-
-    def keeper(store: Store, node: str) -> Companion:
-        from cni_py.services.keeper import Keeper
-
-        return Keeper(partial(opened, store), node, given["services_ttl"])
-
-    return [keeper]
-
-
-def _in_store(given: dict[str, Any]) -> Callable[[Store], AbstractAsyncContextManager[Registry]]:
-    try:
-        layout = skydns.Layout(given["services_prefix"].rstrip("/"), given["services_domain"])
-    except ValueError as error:
-        raise Unreadable(f"--services-prefix, --services-domain: {error}") from None
-
-    def opened(store: Store) -> AbstractAsyncContextManager[Registry]:
-        from cni_py.services.store_registry import StoreRegistry
-
-        # The store is the agent's, who closes it.
-        return nullcontext(StoreRegistry(store, layout))
-
-    return opened
-
-
-def _consul(given: dict[str, Any]) -> Callable[[Store], AbstractAsyncContextManager[Registry]]:
-    from cni_py.services.consul import Consul
-    from cni_py.services.consul_access import ConsulAccess
-
-    kind, _, url = given["registry"].partition(":")
-    if kind != "consul":
-        raise Unreadable(f"--registry {given['registry']!r} is not consul:URL")
-    try:
-        access = ConsulAccess(url, secret_in(given["registry_token_file"]))
-    except ValueError as error:
-        raise Unreadable(f"--registry: {error}") from None
-    return lambda _: Consul(access)
-
-
-def _is_unasked(given: dict[str, Any]) -> bool:
-    return bool(given.get("no_subnet") and given.get("registry"))
 
 
 def named(cluster: str) -> str:

@@ -122,9 +122,9 @@ def test_tls_certificates_and_a_user(clusters, tmp_path: Path) -> None:
     [
         (["--no-subnet"], "--no-subnet leaves nothing to do"),
         (["--services", "--services-domain=a..b"], "'a..b' is no domain"),
-        (["--services", "--services-prefix=/a/b"], "'/a/b' is not /skydns"),
+        (["--services", "--services-path=/a/b"], "'/a/b' is not /skydns"),
         (["--services", "--registry=zookeeper:x"], "'zookeeper:x' is not consul:URL"),
-        (["--services", "--registry=consul:ftp://x"], "--registry: 'ftp://x'"),
+        (["--services", "--registry=consul:ftp://x"], "ftp://x"),
         (["--services", "--services-ttl=1"], "--services-ttl"),
     ],
 )

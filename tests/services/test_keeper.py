@@ -163,7 +163,7 @@ def test_consul(place: Place) -> None:
     with entered(place.host):
         consul = ConsulAgent(token="s3cret").start()
     (place.folder / "token").write_text("s3cret\n")
-    token = f"--registry-token-file={place.folder}/token"
+    token = f"--consul-token-file={place.folder}/token"
     place.options = (f"--registry=consul:{consul.url}", token, "--services-ttl=2")
 
     def passing() -> list[str]:
