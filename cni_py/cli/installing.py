@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +25,7 @@ from cni_py.installation import uninstall as uninstall_files
 from cni_py.installation.configurations import NET_DIR, configuration, source
 from cni_py.installation.record import Place
 from cni_py.installation.refusals import explaining
-from cni_py.installation.units import units
+from cni_py.installation.units import has_agent, units
 from cni_py.kernel import state_files
 
 from .group import Failed, Unreadable
@@ -61,6 +62,12 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what w
     help="Also the units of the server and the DHCP daemon; enabled where systemd runs.",
 )
 @click.option(
+    "--agent",
+    "with_agent",
+    is_flag=True,
+    help="With --systemd, also the unit of `cni-py agent`; it stays until uninstall.",
+)
+@click.option(
     "--conf",
     "confs",
     metavar="NAME|FILE",
@@ -78,6 +85,7 @@ def install(
     *,
     launcher_only: bool,
     with_systemd: bool,
+    with_agent: bool,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -90,10 +98,12 @@ def install(
     place = Place(Root.at(root), _absolute(folder, root))
     if launcher_only and with_systemd:
         raise click.UsageError("--systemd needs the server here, and --launcher-only has none")
+    if with_agent and not with_systemd:
+        raise click.UsageError("--agent is a unit of systemd: give --systemd too")
     try:
         files = executables(place.folder, place.root, launcher_only=launcher_only)
         if with_systemd:
-            files += units(place.root.inside(_command()), place.folder)
+            files += _units(place, with_agent=with_agent)
         files += [_linted(one, place.root) for one in confs]
         asked = Installation(place.folder, place.root, tuple(files), force)
         steps = _planned(asked) if dry_run else install_files(asked)
@@ -154,6 +164,16 @@ def _command() -> str:
     return os.path.abspath(found)
 
 
+def _units(place: Place, *, with_agent: bool) -> list[Wanted]:
+    """The units; the agent's if it is asked for, or is there. Raises InstallationError."""
+    if with_agent and find_spec("aetcd") is None:
+        msg = "the agent needs the client of etcd, which is not installed"
+        raise InstallationError(f"{msg}: pip install 'cni-py[etcd]'")
+    record = place.read()
+    agent = with_agent or (record is not None and has_agent(record.files))
+    return units(place.root.inside(_command()), place.folder, agent=agent)
+
+
 def _planned(asked: Installation) -> list[Step]:
     with explaining(asked.folder), state_files.only_looking():
         return plan_installation(asked)
@@ -195,7 +215,7 @@ def _print(steps: Sequence[Step], *, as_json: bool) -> None:
 def _take_up(root: Root, steps: Sequence[Step], *, dry_run: bool) -> None:
     if not systemd.runs(root):
         where = "does not run here" if root.is_own else "runs elsewhere"
-        click.echo(f"systemd {where}: later, {systemd.by_hand(root)}", err=True)
+        click.echo(f"systemd {where}: later, {systemd.by_hand(root, steps)}", err=True)
     elif not dry_run:
         _tell(systemd.take_up(steps))
 

@@ -13,6 +13,7 @@ from faults import cluster_scenarios as scenarios
 from fixtures.agents import COMMAND, Cluster
 from fixtures.api_server import ApiServer
 from fixtures.controller import Controller
+from fixtures.sandbox import Sandbox
 from fixtures.underlay import entered, eventually, reaches
 
 if TYPE_CHECKING:
@@ -226,3 +227,23 @@ def test_kubernetes_gives_the_subnets(
     assert agent.has_told("no subnet", 2)
     assert "the API server" in agent.events("no subnet")[1]["why"]
     assert (agent.file(), agent.problem()) == (told, 0)
+
+
+@pytest.mark.parametrize("underlay", [(1, 1)], indirect=True)
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_the_units_sandbox_holds_what_the_work_needs(
+    cluster: Cluster, tmp_path: Path, backend: str
+) -> None:
+    cluster.configure(Backend={"Type": backend})
+    sandbox = Sandbox("cni-py-agent.service", tmp_path / "trace")
+    cluster.join(1, through=sandbox.through)
+    cluster.join(2)
+    cluster.settle()
+    assert reaches(cluster.underlay.members[1], cluster.underlay.members[2])
+    agent = cluster.agents[1]
+    assert agent.process is not None
+    pid = agent.process.pid
+    agent.release()
+    assert eventually(lambda: sandbox.has_ended(pid))
+    made = {name for name, _ in sandbox.calls()}
+    assert made & {"setns", "unshare"} == set()

@@ -290,7 +290,29 @@ def test_units(etc: Host) -> None:
     assert etc.run("find", "/etc/systemd", "/etc/tmpfiles.d", "-type", "f").stdout == ""
 
 
-@pytest.mark.parametrize(("unit", "most"), [("cni-py.service", 5.2), ("cni-dhcp.service", 5.0)])
+def test_the_agents_unit(etc: Host) -> None:
+    """Where it is asked for; an upgrade that does not ask keeps it true."""
+    path = "/etc/systemd/system/cni-py-agent.service"
+    assert "give --systemd too" in install(etc, "--agent", check=False).stderr
+    planned = install(etc, "--systemd", "--agent", "--dry-run")
+    assert f"new      {path}\n" in planned.stdout
+    assert planned.stderr.endswith("cni-dhcp.socket cni-py-agent.service\n")
+    assert etc.run("test", "-e", path, check=False).status == 1
+    install(etc, "--systemd", "--agent")
+    assert f"ExecStart={CNI_PY} agent\n" in etc.run("cat", path).stdout
+    verified = etc.run("systemd-analyze", "verify", "--man=no", path)
+    assert "cni-py-agent" not in verified.stderr, verified
+    again = install(etc, "--systemd", "--json")
+    assert path in by_action(again)["same"]
+    assert "cni-py-agent" in again.stderr
+    assert path in uninstall(etc)["removed"]
+    assert etc.run("find", "/etc/systemd", "-type", "f").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [("cni-py.service", 5.2), ("cni-dhcp.service", 5.0), ("cni-py-agent.service", 3.2)],
+)
 def test_sandbox(unit: str, most: float) -> None:
     """As systemd counts it: 10 is nothing at all, 0 everything."""
     analyze = ("systemd-analyze", "security", "--offline=yes", "--no-pager")
@@ -351,15 +373,21 @@ def test_where_systemd_runs(etc: Host) -> None:
     restarts = ["systemctl restart cni-py.service", "systemctl try-restart cni-dhcp.service"]
     assert called("install", "--systemd", "--dry-run")[0] == []
     assert called("install", "--systemd")[0] == begin + restarts
-    assert called("install", "--systemd")[0] == [*begin, "systemctl reload cni-py.service"]
+    reload = "systemctl reload cni-py.service"
+    assert called("install", "--systemd")[0] == [*begin, reload]
+    agent = ["systemctl enable cni-py-agent.service", "systemctl restart cni-py-agent.service"]
+    assert called("install", "--systemd", "--agent")[0] == [*begin, reload, *agent]
+    assert called("install", "--systemd")[0] == [*begin, reload, *agent]
     assert called("install")[0] == []
     etc.run("touch", "/run/fails")
     _, failed = called("install", "--systemd", check=False)
     assert failed.status == 1
     assert "the files are in place, but: systemd-tmpfiles --create" in failed.stderr
     etc.run("rm", "/run/fails")
+    names = ["cni-py.socket", "cni-py.service", "cni-dhcp.socket", "cni-dhcp.service"]
+    names.append("cni-py-agent.service")
     assert called("uninstall")[0] == [
-        "systemctl disable --now cni-py.socket cni-py.service cni-dhcp.socket cni-dhcp.service",
+        f"systemctl disable --now {shlex.join(names)}",
         "systemctl daemon-reload",
     ]
 
