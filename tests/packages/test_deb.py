@@ -97,6 +97,7 @@ def test_contents(packages: Distributions, architecture: str, tmp_path: Path) ->
         "usr/share/cni-py/schema/conflist.json",
         "usr/lib/tmpfiles.d/cni-py.conf",
         "lib/systemd/system/cni-py.service",
+        "lib/systemd/system/cni-py-agent.service",
         "lib/systemd/system/cni-py-dhcp.socket",
     ):
         assert path in files, path
