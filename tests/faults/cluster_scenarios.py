@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fixtures.agents import Cluster, took
+from fixtures.agents import Agent, Cluster, took
+from fixtures.clocks import WallClock
 from fixtures.underlay import Stream, eventually, reaches
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ TTL = 4
 _SECONDS = 60.0
 _SO_RCVBUFFORCE = 33
 _ROOM = 1 << 25
+# Hosts whose clocks are off, and by how many hours.
+_OFF = ((1, 5.0), (2, -30.0))
+_LOSSES = ("lease lost", "lease unsure", "subnet changed", "failed")
 
 
 @dataclass
@@ -334,7 +340,72 @@ def subnet_stolen(cluster: Cluster, _: float) -> Measured:
     return measured
 
 
+def same_subnet(cluster: Cluster, _: float) -> Measured:
+    """An agent is told to have the subnet that another one has"""
+    measured = Measured()
+    agent = cluster.agents[1]
+    before, others = agent.options, cluster.etcd.value("subnets/10.244.2.0-24&fd00:244:0:2::-64")
+    with unaffected(cluster, measured):
+        agent.release(_SECONDS)
+        times = len(agent.events("no subnet"))
+        agent.options = (*before, "--subnet=10.244.2.0/24,fd00:244:0:2::/64")
+        agent.start()
+        assert agent.has_told("no subnet", times + 1, _SECONDS)
+        assert "10.244.2.0" in agent.events("no subnet")[-1]["why"]
+        assert agent.problem() == 50
+        assert cluster.etcd.value("subnets/10.244.2.0-24&fd00:244:0:2::-64") == others
+        agent.end()
+        cluster.wish(1)
+        agent.options = before
+        agent.start()
+        measured.seconds = recovered(cluster)
+    measured.own = "it gets none, and says whose it is (STATUS 50), until it is told otherwise"
+    return measured
+
+
+def clocks_off(cluster: Cluster, seconds: float) -> Measured:
+    """The wall clocks of two hosts are hours off, and jump by hours under their agents"""
+    measured = Measured()
+    members = cluster.underlay.members
+    agents = cluster.agents
+    clocks = {n: WallClock(cluster.etcd.folder / f"clock{n}", off) for n, off in _OFF}
+    told = {n: {name: len(one.events(name)) for name in _LOSSES} for n, one in agents.items()}
+    with unaffected(cluster, measured), _stream(members[1], members[2]) as stream:
+        for number, clock in clocks.items():
+            agents[number].through = clock.through
+            agents[number].restart()
+        recovered(cluster)
+        for number, off in _OFF:
+            assert abs(_wall_clock(agents[number]) - time.time() - off * 3600) < 60
+        # For longer than a lease, and a jump each time.
+        began = time.monotonic()
+        while time.monotonic() < began + max(seconds, 2 * TTL):
+            for number, off in _OFF:
+                clocks[number].set(-off if time.monotonic() % 2 < 1 else 3 * off)
+            time.sleep(0.5)
+            assert all(one.is_ready() for one in agents.values()), cluster.told()
+        for number in clocks:
+            agents[number].through = ()
+            agents[number].restart()
+        recovered(cluster)
+    _require_all(stream, cluster)
+    assert told == {
+        n: {name: len(one.events(name)) for name in _LOSSES} for n, one in agents.items()
+    }
+    measured.own = "no lease is lost, STATUS stays silent, no packet of any host is lost"
+    return measured
+
+
+def _wall_clock(agent: Agent) -> float:
+    """What time it is to the agent's process: a program beside it is asked."""
+    assert agent.process is not None
+    assert "libfaketime" in Path(f"/proc/{agent.process.pid}/maps").read_text()
+    asked = agent.host.run(*agent.through, sys.executable, "-c", "import time; print(time.time())")
+    return float(asked.stdout)
+
+
 SCENARIOS: tuple[Callable[[Cluster, float], Measured], ...] = (
     agent_restarted, host_cut_off, host_killed, store_down, store_restored, store_empty,
-    mtu_changed, interface_down, device_deleted, hostile_records, new_leader, subnet_stolen,
+    mtu_changed, interface_down, device_deleted, hostile_records, new_leader, same_subnet,
+    clocks_off, subnet_stolen,
 )  # fmt: skip
