@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cni_py.cluster import node_file
 from fixtures.background import running
 from fixtures.configs import V4, V6, host_local
 from fixtures.dhcp import dnsmasq, make_lan, start_daemon
+from fixtures.leases import AGENT, ENVIRONMENT, blocks, lease, text
+from fixtures.leases import V6 as LEASE_V6
 from fixtures.parents import uplink
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 
 _NETWORK = {"cniVersion": "1.1.0", "name": "net1"}
+# Where also a server in a container sees it.
+_SUBNET_FILE = "/run/cni-py/subnet.env"
 _NIC_MAC = "02:00:00:00:0a:01"
 
 
@@ -67,6 +73,22 @@ def _dhcp(host: Host, stack: ExitStack) -> None:
     stack.enter_context(running(start_daemon(host)))
 
 
+def _lease(host: Host, stack: ExitStack) -> None:
+    """A lease, and the lock that says that an agent runs."""
+    lease(host, **LEASE_V6)
+    fd = node_file.take(f"/proc/{host.holder.pid}/root{AGENT}")
+    assert fd is not None
+    stack.callback(os.close, fd)
+
+
+def _subnet_env(host: Host, _: ExitStack) -> None:
+    text(host, _SUBNET_FILE, ENVIRONMENT)
+
+
+def _blocks(host: Host, _: ExitStack) -> None:
+    blocks(host)
+
+
 def _nic(container: Container) -> None:
     """A device of the host, which the container gets."""
     host = container.host
@@ -97,6 +119,9 @@ _HOST_DEVICE = {"type": "host-device", "device": "nic0", "ipam": host_local()}
 _DHCP = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "dhcp"}}
 _PTP = {"type": "ptp", "ipMasq": True, "ipam": host_local(V4, V6, routes=[{"dst": "0.0.0.0/0"}])}
 _SERVICES = {"type": "services", "services": [{"name": "web", "port": 8080, "check": {}}]}
+_OVERLAY = {"type": "overlay", "delegate": {"bridge": "cni2", "isDefaultGateway": True}}
+_FLANNEL = {"type": "flannel", "subnetFile": _SUBNET_FILE}
+_CLUSTER = {"type": "bridge", "bridge": "cni0", "ipam": {"type": "cluster", "pools": ["lan"]}}
 # The chain of conf/12-full.conflist: what a strike at one of its plugins leaves to the others.
 _CHAIN = (_FULL, _PORTS, _FIREWALL | {"backend": "nftables"}, _BANDWIDTH, _TUNING)
 
@@ -111,6 +136,9 @@ SCENARIOS = (
     Scenario("firewall, iptables", (_PLAIN, _FIREWALL | {"backend": "iptables"}), 1),
     # The daemon forgets by itself what has lost its interface, a while later.
     Scenario("dhcp", (_DHCP,), 0, prepare=_dhcp, tells=False, theirs=False),
+    Scenario("overlay", (_OVERLAY,), 0, prepare=_lease, theirs=False),
+    Scenario("flannel", (_FLANNEL,), 0, prepare=_subnet_env, theirs=False),
+    Scenario("cluster", (_CLUSTER,), 0, prepare=_blocks, theirs=False),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
     Scenario("services", (_PLAIN, _SERVICES), 1, theirs=False),
     *(

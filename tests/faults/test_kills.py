@@ -7,7 +7,9 @@ import pytest
 from .kills import ERRORS, Options, trials
 from .scenarios import SCENARIOS, Scenario
 
-_HERE = [one for one in SCENARIOS if not one.stock]
+# overlay under another name, with another file: that is for `make faults`.
+_ALIKE = frozenset({"flannel"})
+_HERE = [one for one in SCENARIOS if not one.stock and one.name not in _ALIKE]
 _STOCK = [one for one in SCENARIOS if one.stock]
 # One of each way to work: by netlink alone, by another's program, in a daemon, with a record.
 _ALONE = frozenset({"bridge", "bridge, iptables", "dhcp", "host-device"})
