@@ -24,7 +24,7 @@ Config = dict[str, Any]
 
 _NETWORK = {"cniVersion": "1.1.0", "name": "net1"}
 # Where also a server in a container sees it.
-_SUBNET_FILE = "/run/cni-py/subnet.env"
+_SUBNET_FILE = "/run/cni-py/cluster/subnet.env"
 _NIC_MAC = "02:00:00:00:0a:01"
 
 

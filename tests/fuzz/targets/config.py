@@ -6,7 +6,8 @@ import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cni_py.ipam import allocating, dhcp, host_local, static
+from cni_py.cluster.lease_file import Lease
+from cni_py.ipam import allocating, cluster, dhcp, host_local, static
 from cni_py.kernel import addresses, dhcp_messages, links, routes
 from cni_py.plugins import (
     bandwidth_config,
@@ -15,6 +16,7 @@ from cni_py.plugins import (
     host_device_config,
     ipvlan,
     macvlan,
+    overlay_config,
     port_mappings,
     ptp,
     sbr_plan,
@@ -25,6 +27,7 @@ from cni_py.plugins import (
     vrf,
 )
 from cni_py.skel import EXECUTABLES
+from cni_py.spec.addresses import parse_cidr
 from cni_py.spec.call import gate_version, read_request, typed_call, valid_attachments
 from cni_py.spec.environment import VERBS, Environment
 from cni_py.spec.errors import CniError, require_none
@@ -39,6 +42,7 @@ JSON = True
 
 MODULES = {name: import_module(one.module) for name, one in EXECUTABLES.items()}
 NAMES = sorted(EXECUTABLES)
+_LEASE = Lease((parse_cidr("10.1.0.0/16"),), (parse_cidr("10.1.2.0/24"),), 1450, False)
 _VERBS = sorted(VERBS - {"VERSION"})
 
 
@@ -192,6 +196,24 @@ def _sbr(call: Call[Any]) -> None:
         addresses.add(1, "eth0", one.address)
 
 
+def _overlay(call: Call[Any]) -> None:
+    """Down to what the delegate reads, where that is ours."""
+    require_none(overlay_config.mistakes(call))
+    config = call.config
+    made = overlay_config.document(call.request, config.delegate_type, config.delegate, _LEASE)
+    kept = overlay_config.kept(made)
+    json.dumps(kept)
+    request = overlay_config.as_request(call.request, overlay_config.passed_on(kept, call.request))
+    if config.delegate_type in overlay_config.MODULES:
+        typed_call(request, MODULES[config.delegate_type].Config)
+
+
+def _cluster(call: Call[Any]) -> None:
+    require_none(cluster.mistakes(call))
+    cluster._name(call)
+    allocating.requested(call)
+
+
 def _host_local(call: Call[Any]) -> None:
     sets = host_local._sets(call)
     allocating.wanted_of(sets, allocating.requested(call))
@@ -206,12 +228,15 @@ def _dhcp(call: Call[Any]) -> None:
 PLANS: dict[str, Callable[[Call[Any]], object]] = {
     "bandwidth": _bandwidth,
     "bridge": _bridge,
+    "cluster": _cluster,
     "dhcp": _dhcp,
     "dummy": dummy.checked,
+    "flannel": _overlay,
     "host-device": host_device_config.selection_of,
     "host-local": _host_local,
     "ipvlan": ipvlan.child_of,
     "macvlan": macvlan.child_of,
+    "overlay": _overlay,
     "portmap": _portmap,
     "ptp": ptp.plan_of,
     "sbr": _sbr,
