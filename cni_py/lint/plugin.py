@@ -70,6 +70,8 @@ def check(notes: Notes, network: Network, node: Node, host: Host) -> Checked:
     config = _module(kind).Config
     delegate = _delegate(notes, node, config, host)
     unfit = _check_keys(notes, node, config, kind, is_list=network.is_list)
+    if issubclass(config, overlay_config.Config):
+        _check_passed_on(notes, node)
     typed = _typed(notes, network, node, kind, unfit)
     given = None
     if delegate in IPAM:
@@ -161,6 +163,18 @@ def _check_keys(
         if not fits:
             unfit.add(name.lower())
     return unfit
+
+
+def _check_passed_on(notes: Notes, node: Node) -> None:
+    """Note keys of overlay's `delegate` that the plugin it names has not, where it is ours."""
+    given = node.get("delegate")
+    if given is None or given.kind != "object":
+        return
+    kind = given.get("type")
+    name = overlay_config.DEFAULT_DELEGATE if kind is None else kind.value
+    if isinstance(name, str) and name in overlay_config.MODULES:
+        fields = msgspec.structs.fields(_module(name).Config)
+        check_names(notes, given, (*(one.encode_name for one in fields), *_PROTOCOL), name)
 
 
 def _typed(

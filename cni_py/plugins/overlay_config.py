@@ -47,7 +47,7 @@ _SHOWN_CHARACTERS = 80
 # The key, at the root of a configuration, that a message of the decoder begins with.
 _PATH = re.compile(r"\$\.(\w+)")
 _SELF = ("overlay", "flannel")
-_DEFAULT_DELEGATE = "bridge"
+DEFAULT_DELEGATE = "bridge"
 # What the delegate gets as the runtime passed it.
 _PASSED = (
     "args", "runtimeConfig", "prevResult", "cni.dev/valid-attachments", "cni.dev/attachments",
@@ -90,7 +90,7 @@ class DelConfig(PluginConfig, frozen=True, kw_only=True):
     @property
     def delegate_type(self) -> str:
         """Which plugin makes the interface."""
-        return str(self.delegate.get("type", _DEFAULT_DELEGATE))
+        return str(self.delegate.get("type", DEFAULT_DELEGATE))
 
     @property
     def path(self) -> str:
@@ -209,7 +209,7 @@ def _delegate_mistakes(config: Config) -> Iterator[CniError]:
                 "it is that of the network" if key != "ipam" else "it stands beside `delegate`"
             )
             yield CniError(Code.INVALID_CONFIG, msg, details, key=f"delegate.{key}")
-    kind = delegate.get("type", _DEFAULT_DELEGATE)
+    kind = delegate.get("type", DEFAULT_DELEGATE)
     if not isinstance(kind, str):
         msg = "'delegate' dictionary, if present, must have (string) 'type' field"
         shown = msgspec.json.encode(kind).decode()[:_SHOWN_CHARACTERS]

@@ -61,7 +61,7 @@ def seeds() -> Iterator[bytes]:
     yield _json("config", _NETWORK | both)
     for kind, keys in (
         ("host-gw", {}), ("ipip", {"DirectRouting": True}),
-        ("wireguard", {"ListenPort": 5, "PSK": f"{43 * chr(65)}="}),
+        ("wireguard", {"ListenPort": 5, "PSK": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="}),
         ("webhook", {"URL": "https://a.example/b", "Cluster": "c", "Timeout": 1}),
         ("aws-vpc", {"RouteTableID": ["rtb-0123456789abcdef0"]}),
     ):  # fmt: skip
