@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from cni_py.cluster import agent_socket, node_file
 from cni_py.cluster.agent_report import AgentStatus
-from cni_py.cluster.store_errors import StoreError
 from cni_py.kernel.own_folders import require_own
 
-from .agent_options import agent_options, named, place, settings_of, store_options
+from .agent_options import agent_options, in_store, named, place, settings_of, store_options
+from .agent_pools import pool
 from .group import Failed, Unreadable
 from .keeping import keeping, keeping_options, with_a_store
 from .output import json_option, need_root, new_table, print_json, print_table, printable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from cni_py.cluster.store import Store
 
     from .agent_options import Place
-
-T = TypeVar("T")
 
 _network = click.option(
     "--network",
@@ -105,6 +103,9 @@ def metrics(cluster: str, socket: str) -> None:
     click.echo(_asked(_socket_of(cluster, socket), "/metrics", cluster), nl=False)
 
 
+agent.add_command(pool)
+
+
 @agent.group()
 def config() -> None:
     """The network's configuration in the store, which all nodes follow."""
@@ -115,7 +116,7 @@ def config() -> None:
 def get_config(ctx: click.Context) -> None:
     """Print it as it is in the store."""
     where = place(ctx.obj)
-    record = _in_store(where, lambda store: store.get(_config_key(where)))
+    record = in_store(where, lambda store: store.get(_config_key(where)))
     if record is None:
         raise Failed(f"the store has no {_config_key(where)}")
     sys.stdout.buffer.write(record.value.rstrip(b"\n") + b"\n")
@@ -130,7 +131,7 @@ def set_config(ctx: click.Context, file: Any, force: bool) -> None:  # noqa: FBT
     where = place(ctx.obj)
     value = file.read()
     network = _examined(value, file.name)
-    left_out = _in_store(where, lambda store: _put_config(store, where, value, network, force))
+    left_out = in_store(where, lambda store: _put_config(store, where, value, network, force))
     for one in left_out:
         click.echo(f"cni-py agent config set: {printable(one)}", err=True)
     if left_out and not force:
@@ -202,19 +203,6 @@ def _described(network: Network) -> str:
         if one is not None
     ]
     return f"{' and '.join(pools)}, by {network.backend_type}"
-
-
-def _in_store(where: Place, work: Any) -> Any:
-    """What the coroutine of `work(store)` returns. Raises Failed."""
-
-    async def run() -> Any:
-        async with where.open() as store:
-            return await work(store)
-
-    try:
-        return asyncio.run(run())
-    except StoreError as error:
-        raise Failed(str(error)) from None
 
 
 def _socket_of(cluster: str, socket: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -14,14 +15,17 @@ from cni_py.cluster import node_file
 from cni_py.cluster.agent_settings import DEFAULT_TTL, IDENTITY_FOLDER, AgentSettings, Interfaces
 from cni_py.cluster.flannel import PREFIX
 from cni_py.cluster.reconciler import Pace
+from cni_py.cluster.store_errors import StoreError
 from cni_py.installation.cluster import ACCOUNT
 
 from .group import Failed, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from cni_py.cluster.store import Store
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # flannel's file of the network's configuration is small; what is larger is another file.
@@ -284,6 +288,19 @@ def place(given: dict[str, Any]) -> Place:
     return Place(lambda: Etcd(access), prefix, warning)
 
 
+def in_store(where: Place, work: Callable[[Store], Awaitable[T]]) -> T:
+    """What `work` of the store comes to. Raises Failed."""
+
+    async def run() -> T:
+        async with where.open() as store:
+            return await work(store)
+
+    try:
+        return asyncio.run(run())
+    except StoreError as error:
+        raise Failed(str(error)) from None
+
+
 def secret_in(path: str) -> str:
     """A password's or token's file, without the end of its line; `""` for `""`. Raises OSError."""
     if not path:
@@ -318,7 +335,7 @@ def settings_of(given: dict[str, Any], prefix: str) -> AgentSettings:
         ),
         subnets=tuple(part for one in given["subnets"] for part in one.split(",") if part),
         assigned=_assigned(given),
-        pools=tuple(dict.fromkeys(_name("--pool", one) for one in given["pools"])),
+        pools=tuple(dict.fromkeys(name_of("--pool", one) for one in given["pools"])),
         network=network,
         grace=given["grace_seconds"],
         pace=Pace(every=given["reconcile_seconds"]),
@@ -361,10 +378,11 @@ def _assigned(given: dict[str, Any]) -> Callable[[], tuple[str, ...]] | None:
 
 def named(cluster: str) -> str:
     """A network's name, which can be part of a file's. Raises Unreadable."""
-    return _name("--network", cluster)
+    return name_of("--network", cluster)
 
 
-def _name(option: str, given: str) -> str:
+def name_of(option: str, given: str) -> str:
+    """A name that can be part of a key's or a file's. Raises Unreadable."""
     if not _NAME.fullmatch(given):
         raise Unreadable(f"{option} {given!r}: letters, digits and _.- alone, at most 100")
     return given

@@ -220,7 +220,7 @@ def pool_of(records: Iterable[Record], prefix: str) -> Pool:
     for record in records:
         kind, _, rest = record.key.removeprefix(prefix).partition("/")
         if kind == "config" and not rest:
-            config, modified = _config(record.value), record.modified
+            config, modified = parse_config(record.value), record.modified
         elif kind == "blocks":
             seen.append((rest, record))
         elif kind in by and rest:
@@ -232,7 +232,7 @@ def pool_of(records: Iterable[Record], prefix: str) -> Pool:
     for rest, record in seen:
         try:
             block = _block(config, rest, record)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             refused.append(f"{record.key}: {error}")
             # Nobody may take it, whatever it was to say.
             blocks[f"blocks/{rest}"] = Block(config.net, (Part(config.network, ""),))
@@ -241,10 +241,11 @@ def pool_of(records: Iterable[Record], prefix: str) -> Pool:
     return Pool(config, modified, blocks, **by, refused=tuple(refused))
 
 
-def _config(value: bytes) -> PoolConfig:
+def parse_config(value: bytes) -> PoolConfig:
+    """The value of a pool's `config`. Raises PoolError."""
     try:
         return msgspec.json.decode(value, type=PoolConfig)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise PoolError(f"its configuration makes no sense: {error}") from None
 
 

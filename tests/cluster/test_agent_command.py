@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni_py.cluster.pools import PREFIX, Part, encode
+from cni_py.cluster.sqlite import Sqlite
+from cni_py.cluster.store import Put
 from fixtures.agents import COMMAND
 from fixtures.certificates import Authority
 
@@ -50,6 +54,63 @@ def test_the_configuration_is_examined_set_and_printed(tmp_path: Path) -> None:
     assert run("config", "get", CNI_PY_AGENT_STORE=store[8:]).stdout == f"{text}\n"
 
 
+def test_a_pool_is_set_looked_at_and_not_taken_from_nodes(tmp_path: Path) -> None:
+    path = f"{tmp_path}/state/store.db"
+    store = f"--store=sqlite:{path}"
+    text = json.dumps({"network": "10.50.0.0/16", "gateway": "10.50.0.1"})
+    wrong = "has no /cni-py/pools/lan/config"
+    assert wrong in run(store, "pool", "get", "lan", status=1).stderr
+    assert "no such pool" in run(store, "pool", "show", "lan", status=1).stderr
+    said = run(store, "pool", "set", "lan", "-", stdin=text).stdout
+    assert said == "/cni-py/pools/lan/config is set: 10.50.0.0/16, blocks of /26\n"
+    assert run(store, "pool", "get", "lan").stdout == f"{text}\n"
+
+    async def claim() -> None:
+        async with Sqlite(path) as opened:
+            below = f"{PREFIX}/lan/"
+            part = encode((Part("10.50.1.0/26", "n1"),))
+            puts = [Put(f"{below}nodes/n1", b""), Put(f"{below}blocks/10.50.1.0-26", part)]
+            await opened.transact((), [*puts, Put(f"{below}wants/n2", b"")])
+
+    asyncio.run(claim())
+    shown = run(store, "pool", "show", "lan")
+    assert shown.stdout.splitlines()[0] == (
+        "lan: 10.50.0.0/16, blocks of /26; 65469 of 65533 addresses are no node's"
+    )
+    assert shown.stdout.split()[-4:] == ["n1", "alive", "64", "10.50.1.0/26"]
+    assert shown.stderr == "n2 waits for addresses\n"
+    told = json.loads(run(store, "pool", "show", "lan", "--json").stdout)
+    assert [one["node"] for one in told["nodes"]] == ["n1"]
+    # What is a node's stays one of the pool's blocks.
+    wider = json.dumps({"network": "10.48.0.0/14", "blockLength": 26})
+    run(store, "pool", "set", "lan", "-", stdin=wider)
+    other = json.dumps({"network": "10.48.0.0/14", "blockLength": 25})
+    said = run(store, "pool", "set", "lan", "-", stdin=other, status=1).stderr
+    assert "blocks/10.50.1.0-26 would be no block of the pool" in said
+    assert "nothing was changed" in said
+    assert run(store, "pool", "get", "lan").stdout == f"{wider}\n"
+    run(store, "pool", "set", "--force", "lan", "-", stdin=other)
+    assert "10.50.1.0-26: it is no block" in run(store, "pool", "show", "lan").stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({}, "missing required field `network`"),
+        ({"network": "10.50.0.1/16"}, "has host bits set"),
+        ({"network": "10.0.0.0/8", "blockLength": 30}, "more than 65536 blocks"),
+        ({"network": "10.50.0.0/16", "gateway": "10.51.0.1"}, "10.51.0.1 is not in"),
+        ({"network": "10.50.0.0/16", "blocklength": 26}, "unknown field `blocklength`"),
+        ([], "Expected `object`"),
+    ],
+)
+def test_a_pool_that_no_node_could_use_is_refused(config: Any, wrong: str, tmp_path: Path) -> None:
+    store = f"--store=sqlite:{tmp_path}/store.db"
+    said = run(store, "pool", "set", "lan", "-", status=2, stdin=json.dumps(config)).stderr
+    assert wrong in said
+    assert not (tmp_path / "store.db").exists()
+
+
 @pytest.mark.parametrize(
     ("config", "wrong"),
     [
@@ -82,6 +143,7 @@ def test_a_configuration_that_no_agent_could_use_is_refused(config: Any, wrong: 
         (("--subnet-from=pod-cidr", "--node="), 2, "give --node or NODE_NAME"),
         (("--subnet-from=pod-cidr", "--node=a", "--subnet=10.1.0.0/24"), 2, "one of them"),
         (("--subnet-from=pod-cidr", "--node=a"), 1, "only a container in a pod"),
+        (("pool", "get", "../x"), 2, "NAME '../x': letters"),
         (("status", "--socket=/nowhere"), 1, "no agent of the network default listens there"),
     ],
 )  # fmt: skip

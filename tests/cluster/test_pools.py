@@ -1,8 +1,9 @@
 """Many nodes on one pool: whatever they do, no two of them have the same address.
 
-The nodes are keepers of one SQLite store. A node here gives out addresses as the plugin does: out
-of the file that its keeper has written, as long as that says that they are its own. The leases'
-time is the test's: a lease ends when the test says that so many seconds have passed.
+The nodes are keepers of one SQLite store, and in one test of an etcd. A node here gives out
+addresses as the plugin does: out of the file that its keeper has written, as long as that says that
+they are its own. The leases' time is the test's: a lease ends when the test says that so many
+seconds have passed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_py.cluster import pool_file
+from cni_py.cluster.etcd import Etcd
 from cni_py.cluster.pool_keeper import PoolKeeper
 from cni_py.cluster.pools import PREFIX, Block, Part, PoolError, encode, pool_of
 from cni_py.cluster.sqlite import Sqlite
-from cni_py.cluster.store import DEADLINE, Put, Record
+from cni_py.cluster.store import DEADLINE, Put, Record, Store
 from cni_py.cluster.store_errors import LeaseLost, StoreError
+from cni_py.kernel import boot_clock
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from cni_py.cluster.etcd_access import EtcdAccess
+    from fixtures.etcd import EtcdCluster
 
 TTL, GRACE = 100, 1000
 CONFIG = {"network": "10.1.0.0/26", "gateway": "10.1.0.1", "blockLength": 29, "grace": GRACE}
@@ -58,7 +65,7 @@ class Ageing(Sqlite):
 class Node:
     """A node: a keeper, and the containers that have addresses. `away` is cut off, not dead."""
 
-    store: Ageing
+    store: Ageing | Living
     name: str
     folder: Path
     lease: int = 0
@@ -394,6 +401,7 @@ def test_a_configuration_without_sense(config: Any) -> None:
         ("10.1.0.0-29", b'{"parts": [{"prefix": "10.1.0.8/29", "node": "a"}]}'),
         ("10.1.0.0-29", encode((Part("10.1.0.0/30", "a"), Part("10.1.0.0/29", "b")))),
         ("10.1.0.0-29", b'{"parts": [{"prefix": "10.1.0.0/29", "node": ""}]}'),
+        ("10.1.0.0-29", b'{"x": ' + b"[" * 100_000),
     ],
 )
 def test_a_block_without_sense_is_left_alone(key: str, value: bytes) -> None:
@@ -426,6 +434,68 @@ def blocks(node: Node) -> list[Any]:
     return [] if told is None else [ip_network(one) for one in told.blocks]
 
 
-async def owners(store: Ageing) -> set[str]:
+async def owners(store: Store) -> set[str]:
     found = await store.list(f"{PREFIX}/lan/")
     return pool_of(found.records, f"{PREFIX}/lan/").owners()
+
+
+class Living(Etcd):
+    """An etcd; its leases end when the test revokes them."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        super().__init__(access)
+        self.ends: dict[int, float] = {}
+
+    @property
+    def now(self) -> float:
+        return boot_clock.now()
+
+    async def grant(self, ttl: int, *, seconds: float = DEADLINE) -> int:
+        lease = await super().grant(ttl, seconds=seconds)
+        self.ends[lease] = self.now + ttl
+        return lease
+
+
+def test_on_a_real_etcd(shared_etcd: EtcdCluster, tmp_path: Path) -> None:
+    """A client each, at once: they meet in transactions, and the grace time is etcd's."""
+
+    async def together(nodes: list[Node], ready: Callable[[], Awaitable[bool]]) -> None:
+        """Turns of all at once, until it is so; each time some more addresses are given out."""
+        async with asyncio.timeout(60):
+            while not await ready():
+                await asyncio.gather(*(one.turn() for one in nodes))
+                for one in nodes:
+                    one.add()
+                require_unique(nodes)
+
+    async def told() -> None:
+        async with AsyncExitStack() as stack:
+            clients = [Living(shared_etcd.access()) for _ in range(4)]
+            for one in clients:
+                await stack.enter_async_context(one)
+            nodes = [Node(one, f"n{n}", tmp_path / f"n{n}") for n, one in enumerate(clients)]
+            store = clients[0]
+            config = json.dumps(CONFIG | {"network": "10.1.0.0/27", "grace": 2}).encode()
+            await store.transact([], [Put(f"{PREFIX}/lan/config", config)])
+
+            async def all_given() -> bool:
+                # All but the network's own address, the gateway's and the last.
+                return sum(len(one.given) for one in nodes) == 29
+
+            await together(nodes, all_given)
+            dead, *others = nodes
+            assert dead.given
+            await store.revoke(dead.lease)
+            dead.die()
+
+            async def taken_over() -> bool:
+                return "n0" not in await owners(store)
+
+            await together(others, taken_over)
+            await together(others, all_given)
+            # Back, it begins without anything.
+            dead.away = False
+            await dead.turn()
+            assert dead.add() is None
+
+    asyncio.run(told())
