@@ -78,7 +78,7 @@ def _verbs(rows: list[Row]) -> Series:
     return series
 
 
-def lines(title: str, x_label: str, series: Series) -> str:
+def lines(title: str, x_label: str, series: Series, unit: str = "ms") -> str:
     """Lines through (x, y) points with positive values; both axes are logarithmic."""
     points = [point for line in series.values() for point in line]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
@@ -112,7 +112,7 @@ def lines(title: str, x_label: str, series: Series) -> str:
         parts.append(_text(right + 8, y + 4, name, "start", look))
     middle = (_LEFT + right) / 2
     parts.append(_text(middle, _HEIGHT - 12, x_label, "middle"))
-    parts.append(_text(_LEFT, _TOP - 8, "ms", "end"))
+    parts.append(_text(_LEFT, _TOP - 8, unit, "end"))
     return _svg(title, _HEIGHT, parts)
 
 

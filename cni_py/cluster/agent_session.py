@@ -74,7 +74,7 @@ class Session:
                 group.create_task(reconciler.run())
                 group.create_task(Follower(self._context).run())
                 group.create_task(Holder(self._context).run(former))
-                group.create_task(self._show(reconciler))
+                group.create_task(self.show_always(reconciler))
                 for pool in self._context.state.settings.pools:
                     group.create_task(self._keep(pool))
         except BaseExceptionGroup as several:
@@ -95,7 +95,7 @@ class Session:
 
         await PoolKeeper(self._context.store, pool, state.owner.node, lease, held_until).run()
 
-    async def _show(self, reconciler: Reconciler) -> None:
+    async def show_always(self, reconciler: Reconciler) -> None:
         """Give the backend a view whenever something in it may have changed."""
         loop = asyncio.get_running_loop()
         took = 0.0

@@ -137,7 +137,7 @@ class Claimer:
         value = encode(replace(said, subnets=wanted), self._owner)
         given_up = [one.record.key for one in mine if one.record.key != key]
         outcome = await self._store.transact(conditions, [Put(key, value, lease)], given_up)
-        if not outcome.done or not await self._is_first(wanted, key):
+        if not outcome.done or not await self._is_first(wanted, key, outcome.revision):
             return None
         for one_key in given_up:
             self._note(f"{one_key} was given up")
@@ -197,20 +197,20 @@ class Claimer:
             raise ClaimError(f"all subnets of {whole} are leased: {len(others)} records")
         return chosen, "chosen"
 
-    async def _is_first(self, wanted: Subnets, key: str) -> bool:
+    async def _is_first(self, wanted: Subnets, key: str, modified: int) -> bool:
         """Whether nobody claimed a part of it earlier under another key; else it is given back."""
-        found = await self._found()
-        own = next((one for one in found if one.record.key == key), None)
-        if own is None or own.owner != self._owner:
+        snapshot = await self._store.list_keys(f"{self._prefix}/{SUBNETS_KEY}")
+        own = next((one for one in snapshot.records if one.key == key), None)
+        if own is None or own.modified != modified:
             return False
-        parts = free_subnets.Taken(
-            one.lease.subnets
-            for one in found
-            if (one.record.created, one.record.key) < (own.record.created, key)
-        )
-        if not parts.has_any(wanted):
+        earlier = []
+        for one in snapshot.records:
+            if (one.created, one.key) < (own.created, key):
+                with suppress(FlannelError):
+                    earlier.append(parse_subnets(one.key.removeprefix(f"{self._prefix}/")))
+        if not free_subnets.Taken(earlier).has_any(wanted):
             return True
-        await self._store.transact([AtRevision(key, own.record.modified)], (), [key])
+        await self._store.transact([AtRevision(key, modified)], (), [key])
         return False
 
     async def _require_dead(self, one: _Found, other: Owner, lease: int, why: str) -> None:

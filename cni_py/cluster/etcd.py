@@ -48,24 +48,32 @@ class Etcd(Store):
 
     async def list(self, prefix: str, *, seconds: float = DEADLINE) -> Snapshot:
         """See Store."""
+        return await self._whole_list(prefix, seconds)
+
+    async def list_keys(self, prefix: str, *, seconds: float = DEADLINE) -> Snapshot:
+        """See Store."""
+        return await self._whole_list(prefix, seconds, keys_only=True)
+
+    async def _whole_list(self, prefix: str, seconds: float, **options: Any) -> Snapshot:
         deadline = _now() + seconds
         while True:
             try:
-                return await self._listed(prefix, deadline)
+                return await self._listed(prefix, deadline, **options)
             except RefusedError as error:
                 # Between two pages: what was begun is too old now.
                 if _COMPACTED not in error.text:
                     raise
 
-    async def _listed(self, prefix: str, deadline: float) -> Snapshot:
-        first = await self._read(below(prefix, limit=_PAGE), deadline - _now())
-        self._history.listed()
+    async def _listed(self, prefix: str, deadline: float, **options: Any) -> Snapshot:
+        first = await self._read(below(prefix, limit=_PAGE, **options), deadline - _now())
+        if not options:
+            self._history.listed()
         revision = first.header.revision
         records = [*map(record, first.kvs)]
         more = first.more
         while more:
             behind = key_bytes(records[-1].key) + b"\0"
-            request = below(prefix, limit=_PAGE, revision=revision)
+            request = below(prefix, limit=_PAGE, revision=revision, **options)
             request.key = behind
             page = await self._read(request, deadline - _now())
             records += map(record, page.kvs)

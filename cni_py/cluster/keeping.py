@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from .store import Store
 
-# A lease is renewed when this part of its time has gone, so two renewals may fail.
+# A lease is renewed when at most this part of its time has gone, so two renewals may fail.
 _PART = 1 / 3
+# Nodes that started together do not go on renewing together.
+_SPREAD = 0.8, 1.0
 # An attempt takes no longer than that part either, but has this many seconds.
 _LEAST_PATIENCE = 0.5
 # Seconds between attempts after one failed: at first, and at most.
@@ -99,19 +101,23 @@ class Kept:
         self._patience = min(max(ttl * _PART, _LEAST_PATIENCE), DEADLINE)
         return ttl
 
-    async def renew_always(self) -> None:
-        """Renew in time, until the lease is lost."""
-        pause = 0.0
+    async def renew_always(self, ttl: float) -> None:
+        """Renew in time, until the lease is lost. `ttl` is what it had when it was renewed last."""
+        pause = _until_next(ttl)
         failed = _FIRST_PAUSE
         while not self._gone:
             await asyncio.sleep(pause)
             try:
-                pause = await self.renew() * _PART
+                pause = _until_next(await self.renew())
                 failed = _FIRST_PAUSE
             except StoreError:
                 # Not all at the same moment, when the store is back.
                 pause = failed * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
                 failed = min(failed * 2, _LONGEST_PAUSE)
+
+
+def _until_next(ttl: float) -> float:
+    return ttl * _PART * random.uniform(*_SPREAD)  # noqa: S311 - no secret
 
 
 @asynccontextmanager
@@ -121,8 +127,7 @@ async def keeping(store: Store, lease: int) -> AsyncGenerator[Kept, None]:
     Raises LeaseLost or another StoreError if it cannot be renewed at first.
     """
     kept = Kept(store, lease)
-    await kept.renew()
-    task = asyncio.create_task(kept.renew_always())
+    task = asyncio.create_task(kept.renew_always(await kept.renew()))
     try:
         yield kept
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -239,6 +240,41 @@ def test_a_lease_that_nobody_renews_ends_by_itself(subject):
                 assert await keeper.changed(Holding.HELD) == Holding.LOST
                 assert keeper.seconds_left == 0
                 assert "no lease" in keeper.problem
+
+    subject.run(story)
+
+
+def test_keys_are_listed_without_values(subject):
+    async def story():
+        async with subject.open() as store:
+            for name in ("a", "b"):
+                await store.transact([], [Put(subject.prefix + name, b"value")])
+            whole = await store.list(subject.prefix)
+            keys = await store.list_keys(subject.prefix)
+            assert [one.value for one in whole.records] == [b"value", b"value"]
+            assert keys.records == tuple(replace(one, value=b"") for one in whole.records)
+            assert keys.revision == whole.revision
+
+    subject.run(story)
+
+
+def test_a_lease_that_is_kept_is_renewed_once_at_first(subject, monkeypatch):
+    async def story():
+        async with subject.open() as store:
+            renewed = []
+            renew = store.renew
+
+            async def counted(lease, **options):
+                renewed.append(lease)
+                return await renew(lease, **options)
+
+            monkeypatch.setattr(store, "renew", counted)
+            lease = await store.grant(3600)
+            async with keeping(store, lease) as kept:
+                assert kept.holding == Holding.HELD
+                # Whatever its task does at once, it has done.
+                await store.time_left(lease)
+            assert renewed == [lease]
 
     subject.run(story)
 
