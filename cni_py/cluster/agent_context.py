@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 # Seconds between attempts at what has failed: at first, and at most.
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+
+
+def apart(pause: float) -> float:
+    """A pause that is another one on each node: what failed for all is not tried by all at once."""
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 @dataclass

@@ -10,7 +10,7 @@ from cni_py.kernel.boot_clock import now
 from cni_py.spec.errors import CniError
 
 from . import agent_backend
-from .agent_context import FIRST_PAUSE, LONGEST_PAUSE
+from .agent_context import FIRST_PAUSE, LONGEST_PAUSE, apart
 from .agent_log import log
 from .claiming import CHALLENGES_KEY
 from .flannel import CONFIG_KEY, SUBNETS_KEY, FlannelError
@@ -57,7 +57,7 @@ class Follower:
                 log("listing again", why=str(error))
             except StoreError as error:
                 self._away(str(error))
-                await asyncio.sleep(pause)
+                await asyncio.sleep(apart(pause))
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _watch(self, revision: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .agent_context import FIRST_PAUSE, LONGEST_PAUSE
+from .agent_context import FIRST_PAUSE, LONGEST_PAUSE, apart
 from .agent_log import log
 from .claiming import NOTHING, Claim, Claimer, ClaimError, Former, NotToldError, fixed_subnets
 from .keeping import Holding, keeping
@@ -65,7 +65,7 @@ class Holder:
                 else:
                     state.loss = str(error)
                 self._context.publish()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(apart(pause))
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 return claim

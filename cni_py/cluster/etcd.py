@@ -55,17 +55,17 @@ class Etcd(Store):
         return await self._whole_list(prefix, seconds, keys_only=True)
 
     async def _whole_list(self, prefix: str, seconds: float, **options: Any) -> Snapshot:
-        deadline = _now() + seconds
         while True:
             try:
-                return await self._listed(prefix, deadline, **options)
+                return await self._listed(prefix, seconds, **options)
             except RefusedError as error:
                 # Between two pages: what was begun is too old now.
                 if _COMPACTED not in error.text:
                     raise
 
-    async def _listed(self, prefix: str, deadline: float, **options: Any) -> Snapshot:
-        first = await self._read(below(prefix, limit=_PAGE, **options), deadline - _now())
+    async def _listed(self, prefix: str, seconds: float, **options: Any) -> Snapshot:
+        """Each page has the whole time: where all nodes list at once, the first took its part."""
+        first = await self._read(below(prefix, limit=_PAGE, **options), seconds)
         if not options:
             self._history.listed()
         revision = first.header.revision
@@ -75,7 +75,7 @@ class Etcd(Store):
             behind = key_bytes(records[-1].key) + b"\0"
             request = below(prefix, limit=_PAGE, revision=revision, **options)
             request.key = behind
-            page = await self._read(request, deadline - _now())
+            page = await self._read(request, seconds)
             records += map(record, page.kvs)
             more = page.more
         return Snapshot(tuple(records), revision)
@@ -199,7 +199,3 @@ class Etcd(Store):
     async def close(self) -> None:
         """See Store."""
         await self._connection.close()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

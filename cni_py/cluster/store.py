@@ -149,7 +149,10 @@ class Store(ABC):
 
     @abstractmethod
     async def list(self, prefix: str, *, seconds: float = DEADLINE) -> Snapshot:
-        """The newest records of all keys that begin with `prefix`."""
+        """The newest records of all keys that begin with `prefix`.
+
+        Where they come in several answers, each has so many seconds.
+        """
 
     async def list_keys(self, prefix: str, *, seconds: float = DEADLINE) -> Snapshot:
         """The same with empty values, where these are not needed: they are most of an answer."""

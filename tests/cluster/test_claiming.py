@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from cni_py.cluster import claiming
+from cni_py.cluster.agent_context import apart
 from cni_py.cluster.claiming import Claimer, ClaimError, Former, fixed_subnets
 from cni_py.cluster.flannel import NodeLease, Subnets, parse_lease
 from cni_py.cluster.flannel_network import parse_network
@@ -284,6 +285,12 @@ def test_a_value_has_flannels_keys_and_the_owner() -> None:
     assert owner_of(value) == owner
     assert owner_of(lease.encode()) is None
     assert list(msgspec.json.decode(value)) == ["PublicIP", "PublicIPv6", "BackendType", "CniPy"]
+
+
+def test_nodes_try_again_apart() -> None:
+    pauses = [apart(2.0) for _ in range(50)]
+    assert all(1 <= one <= 2 for one in pauses)
+    assert len(set(pauses)) > 1
 
 
 # What the store has, as the agent knows it.

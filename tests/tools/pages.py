@@ -53,7 +53,7 @@ _PARTS = {
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
     "Commands": ("commands/index", "commands/*"),
     "Library": ("runtime", "runtime-*", "discovery", "discovery-*"),
-    "Inside": ("architecture", "performance", "reliability", "security", "*"),
+    "Inside": ("architecture", "performance", "scale", "reliability", "security", "*"),
     "Decisions": ("decisions/index", "decisions/*"),
 }
 
