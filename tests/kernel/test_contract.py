@@ -108,6 +108,7 @@ ATTACHMENT = {
     "CNI_PATH": str(BIN),
 }
 OWN_NETNS = "/proc/self/ns/net"
+OTHER_LEASE = "/run/cni-py/cluster/other.json"
 
 
 @pytest.fixture
@@ -353,7 +354,7 @@ def test_version_answer(idle: Host, plugin: str) -> None:
 def test_no_attachment_in_gc_and_status(host: Host, plugin: str) -> None:
     """[E-03] [S-06] [G-06] What these verbs do not use is not looked at."""
     config = ready(host, plugin, host.container()) | {"cni.dev/valid-attachments": []}
-    with leases.services_kept(host):
+    with leases.agent_running(host):
         for verb in ("GC", "STATUS"):
             odd = {"CNI_CONTAINERID": "-", "CNI_IFNAME": "a b"}
             outcome = run(host, plugin, verb, json.dumps(config), **odd)
@@ -435,6 +436,15 @@ def test_collecting(host: Host, plugin: str) -> None:
         elif plugin in ("ipvlan", "ptp") and network == "net2":
             # The children of one parent must differ in their addresses, and routes to them.
             config["ipam"] = host_local(V6)
+        elif network == "net2" and plugin in ("overlay", "flannel"):
+            leases.lease(host, OTHER_LEASE, ipv4Subnet="10.1.3.0/24")
+            key, value = (
+                ("cluster", "other") if plugin == "overlay" else ("subnetFile", OTHER_LEASE)
+            )
+            config |= {key: value, "delegate": {"bridge": "cni2"}}
+        elif network == "net2" and plugin == "cluster":
+            leases.blocks(host, "10.1.3.0/24", pool="other")
+            config["ipam"] = {"type": "cluster", "pools": ["other"]}
         host.add(plugin, config, container)
     full = dump(host)
     alive = [{"containerID": "id-alive", "ifname": "eth0"}]

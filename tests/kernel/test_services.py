@@ -10,7 +10,7 @@ import pytest
 from fixtures.configs import l3
 from fixtures.dump import differences, dump
 from fixtures.host import Container, Host, refusal
-from fixtures.leases import services_kept
+from fixtures.leases import agent_running
 
 FOLDER = "/run/cni-py/services"
 WEB = {"name": "web", "port": 8080}
@@ -114,7 +114,7 @@ def test_status(host: Host) -> None:
     error = refusal(host.call("services", "STATUS", declared(None, WEB)))
     assert error["code"] == 51
     assert error["details"] == "cni-py agent --services keeps them"
-    with services_kept(host):
+    with agent_running(host):
         assert host.call("services", "STATUS", declared(None, WEB)).status == 0
         error = refusal(host.call("services", "STATUS", declared(None, WEB | {"port": 0})))
         assert error["code"] == 50
