@@ -50,6 +50,8 @@ EXECUTABLES: Mapping[str, Executable] = {
     "bridge": Executable("cni_py.plugins.bridge"),
     "cluster": Executable("cni_py.ipam.cluster"),
     "dhcp": Executable("cni_py.ipam.dhcp"),
+    "dns": Executable("cni_py.plugins.dns"),
+    "dnsname": Executable("cni_py.plugins.dns"),
     "dummy": Executable("cni_py.plugins.dummy"),
     "firewall": Executable("cni_py.plugins.firewall"),
     "flannel": Executable("cni_py.plugins.overlay"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
+
+from . import proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +42,42 @@ def listeners() -> list[Listener]:
     return list(_listeners())
 
 
+def holder(address: IP, port: int, *, but: int | None = None, exactly: bool = False) -> str:
+    """`process N (name)` whose sockets wait at a port of an address, `""` for nobody.
+
+    `but` is a process that is passed over; `exactly` passes over sockets of all addresses. Raises
+    OSError.
+    """
+    inodes = {
+        inode
+        for one, inode in _sockets()
+        if one.takes(one.protocol, address, port) and not (exactly and one.address != address)
+    }
+    if not inodes:
+        return ""
+    return _owner({f"socket:[{one}]" for one in inodes}, but)
+
+
+def _owner(sockets: set[str], but: int | None) -> str:
+    own: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if link not in sockets:
+                    continue
+                if int(pid) != but:
+                    return proc.described(int(pid))
+                own.add(link)
+    return "" if own == sockets else "a process that cannot be seen from here"
+
+
 def _listeners() -> Iterator[Listener]:
+    return (one for one, _ in _sockets())
+
+
+def _sockets() -> Iterator[tuple[Listener, str]]:
+    """The sockets that wait, and their inodes."""
     for protocol, waiting in _WAITING.items():
         for name in (protocol, f"{protocol}6"):
             try:
@@ -49,7 +88,7 @@ def _listeners() -> Iterator[Listener]:
             for fields in map(str.split, lines):
                 if fields[3] == waiting:
                     address, _, port = fields[1].partition(":")
-                    yield Listener(protocol, _address(address), int(port, 16))
+                    yield Listener(protocol, _address(address), int(port, 16)), fields[9]
 
 
 def _address(text: str) -> IP:

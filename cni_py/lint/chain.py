@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .plugin import Checked
 
 # They take what an earlier plugin has made.
-CHAINED = frozenset({"bandwidth", "firewall", "portmap", "sbr", "services", "tuning", "vrf"})
+CHAINED = frozenset(
+    {"bandwidth", "dns", "dnsname", "firewall", "portmap", "sbr", "services", "tuning", "vrf"}
+)
 # They make an interface.
 INTERFACES = frozenset(
     {
@@ -27,7 +29,7 @@ INTERFACES = frozenset(
 _PAIRS = frozenset({"bridge", "flannel", "overlay", "ptp"})
 # They bring their IPAM plugin themselves.
 _ADDRESSED = frozenset({"flannel", "overlay"})
-_NEED_ADDRESSES = ("portmap", "firewall", "sbr", "services")
+_NEED_ADDRESSES = ("portmap", "firewall", "sbr", "services", "dns", "dnsname")
 # Bits of one full packet: an MTU of 1500 and a header of Ethernet.
 _PACKET_BITS = (1500 + 14) * 8
 _LEAST_SENSIBLE_RATE = 10_000

@@ -41,6 +41,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """For how many seconds an answer may be kept."""
     cookie: int | None = None
     """The network namespace that the server is in."""
+    boot: str = ""
+    """The boot that it is of."""
 
     @property
     def folder(self) -> str:

@@ -90,9 +90,8 @@ def published(network: Network, source: str) -> tuple[str, dict[str, list[str]]]
     for line in text.splitlines():
         if line.startswith("# "):
             note = line[2:]
-        elif line:
-            address, *names = line.split()
-            entries[address] = names
+        elif len(fields := line.split()) > 1:
+            entries[fields[0]] = fields[1:]
     return note, entries
 
 

@@ -141,6 +141,7 @@ SCENARIOS = (
     Scenario("cluster", (_CLUSTER,), 0, prepare=_blocks, theirs=False),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
     Scenario("services", (_PLAIN, _SERVICES), 1, theirs=False),
+    Scenario("dns", (_PLAIN, {"type": "dns", "args": {"cni": {"name": "web"}}}), 1, theirs=False),
     *(
         Scenario(f"chain: {one['type']}", _CHAIN, place)
         for place, one in enumerate(_CHAIN)

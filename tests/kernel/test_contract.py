@@ -35,6 +35,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "bridge": l3(),
     "cluster": ipam("cluster", pools=["lan"]),
+    "dns": {"cniVersion": "1.1.0", "name": "net1", "type": "dns", "internal": True},
+    "dnsname": {"cniVersion": "1.1.0", "name": "net1", "type": "dnsname"},
     "dummy": ipam(ranges=[V4]) | {"type": "dummy"},
     "firewall": {
         "cniVersion": "1.1.0",
@@ -80,7 +82,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # An ADD of these needs a kernel that has their links.
 IN_VM = ("dummy", "ipvlan", "vlan", "vrf")
 # These change the interface that an earlier plugin has made.
-CHAINED = ("bandwidth", "sbr", "tuning", "vrf")
+CHAINED = ("bandwidth", "dns", "dnsname", "sbr", "tuning", "vrf")
+NAMES = ("dns", "dnsname")
 # These need its result alone.
 LISTED = ("firewall", "portmap", "services")
 WITHOUT_ADDRESSES = (*CHAINED, *LISTED, "host-device", "loopback", "static")
@@ -149,6 +152,8 @@ def ready(host: Host, plugin: str, container: Container, ifname: str = "eth0") -
     port = f"port{len(host.ip('link'))}"
     inside = ("name", ifname, "netns", container.netns.rsplit("/", 1)[1])
     host.run("ip", "link", "add", port, "up", "type", "veth", "peer", *inside)
+    if plugin in NAMES:
+        host.run("ip", "addr", "add", "10.1.2.1/24", "dev", port)
     container.run("ip", "link", "set", ifname, "up")
     container.run("ip", "addr", "add", "10.1.2.9/24", "dev", ifname)
     mac = container.link(ifname)["address"]
@@ -445,6 +450,11 @@ def test_collecting(host: Host, plugin: str) -> None:
         elif network == "net2" and plugin == "cluster":
             leases.blocks(host, "10.1.3.0/24", pool="other")
             config["ipam"] = {"type": "cluster", "pools": ["other"]}
+        elif plugin in NAMES and network == "net2":
+            # A name server has an address of its own.
+            gateway, port = "10.1.3.1", config["prevResult"]["interfaces"][0]["name"]
+            host.run("ip", "addr", "add", f"{gateway}/24", "dev", port)
+            config["prevResult"]["ips"][0]["gateway"] = gateway
         host.add(plugin, config, container)
     full = dump(host)
     alive = [{"containerID": "id-alive", "ifname": "eth0"}]

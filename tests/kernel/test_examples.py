@@ -25,6 +25,7 @@ CAPABILITIES = {
     "portMappings": [mapping()],
     "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 800_000},
     "mac": "02:00:00:00:00:07",
+    "aliases": ["web"],
 }
 
 

@@ -48,6 +48,7 @@ _PARTS = {
         "podman",
         "runtimes",
         "troubleshooting",
+        "names",
         "firewall",
     ),
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),

@@ -22,6 +22,8 @@ __all__ = ["HANDLERS", "Notes", "Step", "plan"]
 HANDLERS = {
     "bandwidth": "chained:bandwidth",
     "bridge": "pairs:bridge",
+    "dns": "chained:dns",
+    "dnsname": "chained:dns",
     "dummy": "singles:dummy",
     "flannel": "delegating:overlay",
     "firewall": "chained:firewall",

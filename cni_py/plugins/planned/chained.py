@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cni_py.kernel import links, sysctl
+from cni_py.names import dnsmasq
 from cni_py.plugins import (
     bandwidth_config,
+    dns_config,
     interface,
     port_claims,
     port_mappings,
@@ -20,6 +22,7 @@ from cni_py.plugins import services as services_plugin
 from cni_py.plugins import vrf as vrf_plugin
 from cni_py.plugins.chained import container_ips
 from cni_py.spec.errors import CniError, require_none
+from cni_py.spec.results import DNS
 
 from . import notes as shared
 
@@ -130,6 +133,25 @@ def vrf(call: Call[vrf_plugin.Config], notes: Notes) -> Result:
     made = "is made with " + table if have is None else "is there"
     notes.step("interface", f"{call.ifname} joins the VRF {config.vrfname}, which {made}")
     return result
+
+
+def dns(call: Call[dns_config.Config], notes: Notes) -> Result:
+    """dns's."""
+    require_none(dns_config.mistakes(call))
+    result = interface.previous(call)
+    ips = container_ips(result, call.ifname)
+    names, domain = dns_config.names_of(call), call.config.domain
+    shown = ", ".join(names) or "no name"
+    for one in ips:
+        notes.step("name", f"{shown}: {one.address.ip}, also in {domain}")
+    servers = tuple(dict.fromkeys(str(one.gateway) for one in ips if one.gateway is not None))
+    if not servers:
+        notes.conflict(f"network {call.request.network} has no gateway to answer names at")
+    with notes.refusals():
+        dnsmasq.program()
+    search = tuple(dict.fromkeys((domain, *result.dns.search)))
+    found = DNS(servers, domain, search, result.dns.options)
+    return msgspec.structs.replace(result, dns=found)
 
 
 def _now(call: Call[Any], path: str, notes: Notes) -> str:

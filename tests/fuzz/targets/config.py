@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from cni_py.cluster.lease_file import Lease
 from cni_py.ipam import allocating, cluster, dhcp, host_local, static
 from cni_py.kernel import addresses, dhcp_messages, links, routes
+from cni_py.names import Network, configuration, publishing
 from cni_py.plugins import (
     bandwidth_config,
     bridge_config,
+    dns_config,
     dummy,
     host_device_config,
     ipvlan,
@@ -57,6 +59,7 @@ def seeds() -> Iterator[bytes]:
         yield _seed(key, "ADD", {"cniVersion": old, "name": "n", "type": key})
     yield _seed("portmap", "ADD", _PORTS)
     yield _seed("bandwidth", "ADD", _RATES)
+    yield _seed("dns", "ADD", {**_BASE, **_DNS})
     yield _seed("sbr", "ADD", {**_BASE, "gateways": ["10.1.0.1"], "addSourceHints": True})
     yield _seed("services", "ADD", {**_BASE, "services": _SERVICES, "runtimeConfig": _ANNOTATED})
     yield _seed("tap", "ADD", {**_BASE, "owner": 1, "mac": "02:00:00:00:00:07", "mtu": 1400})
@@ -113,6 +116,13 @@ _SERVICES = [
     }
 ]
 _ANNOTATED = {services.ANNOTATIONS: {services.ANNOTATION: json.dumps(_SERVICES)}}
+_DNS = {
+    "domainName": "dns.podman",
+    "upstream": ["9.9.9.9", "fd00::53#5353"],
+    "ttl": 5,
+    "runtimeConfig": {"aliases": {"n": ["api", "www.shop"]}},
+    "args": {"cni": {"name": "web-1", "aliases": ["db"]}},
+}
 _OLDER = {
     "type": "host-local",
     "subnet": "10.1.0.0/24",
@@ -214,6 +224,25 @@ def _cluster(call: Call[Any]) -> None:
     allocating.requested(call)
 
 
+def _dns(call: Call[Any]) -> None:
+    require_none(dns_config.mistakes(call))
+    names = dns_config.names_of(call)
+    network = Network(
+        name="net1",
+        domain=call.config.domain,
+        addresses=("10.1.0.1",),
+        upstream=dns_config.upstream_of(call.config),
+        ttl=call.config.ttl,
+    )
+    for line in configuration.text_of(network, "dnsmasq", "nogroup").splitlines():
+        key, _, value = line.partition("=")
+        # Each is one option with one value.
+        assert key.replace("-", "").isalpha(), line
+        assert value.split() in ([], [value]), line
+    for text in publishing.lines_of(network, [("10.1.0.2", names)]).values():
+        assert " ".join(text).split() == text
+
+
 def _host_local(call: Call[Any]) -> None:
     sets = host_local._sets(call)
     allocating.wanted_of(sets, allocating.requested(call))
@@ -230,6 +259,7 @@ PLANS: dict[str, Callable[[Call[Any]], object]] = {
     "bridge": _bridge,
     "cluster": _cluster,
     "dhcp": _dhcp,
+    "dns": _dns,
     "dummy": dummy.checked,
     "flannel": _overlay,
     "host-device": host_device_config.selection_of,
