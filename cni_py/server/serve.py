@@ -27,11 +27,13 @@ import msgspec
 from cni_py.kernel import roots
 from cni_py.kernel.nftables import forget_contexts
 from cni_py.kernel.sockets import Place, may_call
-from cni_py.spec.errors import Code
+from cni_py.names import dnsmasq
+from cni_py.spec.errors import CniError, Code
 
 from . import preload, sockets, worker
 from .backlog import Backlog
 from .metrics import Metrics
+from .name_servers import NameServers
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Server:
         # The workers that the program had before it executed itself anew, and who restores rules.
         self._unwatched = sockets.children()
         self._watch: Watch | None = None
+        self._name_servers = NameServers(self._register, self._selector.unregister)
         self._last_fork = self._no_fork_before = 0.0
         self._backlog = Backlog(_log)
         self._first_deferred = False
@@ -117,6 +120,7 @@ class Server:
             self._dispatch()
             self._expire()
         wakeup.close()
+        self._name_servers.close()
         for one in self._idle:
             one.channel.close()
         return self._reloading
@@ -398,6 +402,8 @@ class Server:
         if now >= self._backlog.next_look:
             self._backlog.look(now)
             self._dispatch()
+        if now >= self._name_servers.next_look and not self._stopping:
+            self._look_at_name_servers()
         self._expire_sockets(now)
 
     def _expire_sockets(self, now: float) -> None:
@@ -432,6 +438,7 @@ class Server:
             grace = _KILL_AFTER_SECONDS if one.told_to_end else 0.0
             deadlines.append(one.since + self.settings.call_seconds + grace)
         deadlines += [until for until, _ in self._paused.values()]
+        deadlines.append(self._name_servers.next_look)
         if self._watch is not None and self._watch.due:
             deadlines.append(self._watch.due)
         if self._unwatched:
@@ -465,13 +472,31 @@ class Server:
             self._watch.note()
 
     def _restore_rules(self) -> None:
+        from cni_py.plugins.restoring import restore
+
+        self._have_restored("rules restored", lambda: msgspec.to_builtins(restore()))
+
+    def _look_at_name_servers(self) -> None:
+        try:
+            with roots.inside(self.host_root):
+                dead = self._name_servers.look()
+        except (CniError, OSError) as error:
+            _log({"event": "name servers not looked at", "error": str(error)})
+            self._name_servers.next_look = time.monotonic() + _REAP_SECONDS
+            return
+        if dead:
+            event = "name servers started again"
+            self._have_restored(event, lambda: {"networks": dnsmasq.revive()})
+
+    def _have_restored(self, event: str, restore: Callable[[], dict[str, object]]) -> None:
+        """Have a child put something right, and tell what."""
         try:
             pid = os.fork()
         except OSError as error:
             _log({"event": "fork failed", "error": str(error)})
             return
         if pid == 0:
-            _become_restorer(self.host_root)
+            _become_restorer(self.host_root, event, restore)
         self._unwatched.add(pid)
 
     # Metrics.
@@ -536,7 +561,7 @@ class Server:
         self._selector.unregister(listener)
         self._paused[listener] = (time.monotonic() + _PAUSE_SECONDS, action)
 
-    def _register(self, file: socket.socket, action: Callable[[], None]) -> None:
+    def _register(self, file: socket.socket | int, action: Callable[[], None]) -> None:
         self._selector.register(file, selectors.EVENT_READ, action)
 
 
@@ -564,17 +589,21 @@ def _become_worker(
         os._exit(1)
 
 
-def _become_restorer(host_root: roots.Root | None) -> NoReturn:
-    """In the child: make the rules of live containers again, and tell."""
+def _become_restorer(
+    host_root: roots.Root | None, event: str, restore: Callable[[], dict[str, object]]
+) -> NoReturn:
+    """In the child: put something right, and tell."""
     try:
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         forget_contexts()
-        from cni_py.plugins.restoring import restore
-
         with roots.inside(host_root):
-            _log({"event": "rules restored", **msgspec.to_builtins(restore())})
+            try:
+                told = restore()
+            except (CniError, OSError) as error:
+                told = {"error": str(error)}
+            _log({"event": event, **told})
     finally:
         os._exit(0)
 

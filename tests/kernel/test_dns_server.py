@@ -173,6 +173,22 @@ def test_the_next_call_starts_one_that_was_killed(host: Host, verb: str) -> None
     assert ask(web, GATEWAY, "web").records == ["10.1.2.2"]
 
 
+def test_a_server_process_restarts_one_that_was_killed_in_a_flood(host: Host) -> None:
+    host.serve("--restore-rules")
+    network, web = named(), host.container("web")
+    join(host, network, web, "web")
+    with socket_in(web, socket.AF_INET, socket.SOCK_DGRAM) as flooding:
+        query = dns.message.make_query("web", "A").to_wire()
+        for number in range(2000):
+            if number == 1000:
+                kill(host)
+            flooding.sendto(query, (GATEWAY, 53))
+    told = ask_until(web, GATEWAY, "web", lambda told: told.records != [])
+    assert told.records == ["10.1.2.2"]
+    leave(host, network, web)
+    assert host.name_servers() == []
+
+
 def test_one_that_does_not_answer_is_told_and_all_is_undone(host: Host) -> None:
     network, web, other = named(), host.container("web"), host.container("other")
     join(host, network, web, "web")
