@@ -163,33 +163,26 @@ class _Made:
 
 
 def _made_of(service: str, name: str, group: dict[int, Record]) -> _Made:
-    """The instance of some records. Of those that contradict each other, the oldest is believed."""
+    """The instance of some records. What does not go with an older one is left out."""
     left_out: list[LeftOut] = []
-    found: dict[int, _Service] = {}
-    for number, record in group.items():
+    believed: dict[int, _Service] = {}
+    instance: Instance | None = None
+    for number in sorted(group, key=lambda one: (group[one].created, one)):
+        record = group[number]
         one = _decoded(record.value)
         if isinstance(one, str):
             left_out.append(LeftOut(record.key, one))
-        elif one.facts is None:
-            left_out.append(LeftOut(record.key, "it has no CniPy: somebody else's record"))
+            continue
+        if believed and _said(one) != _said(next(iter(believed.values()))):
+            left_out.append(LeftOut(record.key, "an older one of the instance says else"))
+            continue
+        try:
+            together = believed | {number: one}
+            instance = _instance(service, name, [together[one] for one in sorted(together)])
+        except ValueError as error:
+            left_out.append(LeftOut(record.key, _line(error)))
         else:
-            try:
-                _instance(service, name, [one])
-            except ValueError as error:
-                left_out.append(LeftOut(record.key, _line(error)))
-            else:
-                found[number] = one
-    if not found:
-        return _Made(None, tuple(left_out))
-    first = found[min(found, key=lambda one: (group[one].created, one))]
-    agreeing = {number: one for number, one in found.items() if _said(one) == _said(first)}
-    odd = found.keys() - agreeing.keys()
-    left_out += [LeftOut(group[one].key, "an older one of the instance says else") for one in odd]
-    try:
-        instance = _instance(service, name, [agreeing[one] for one in sorted(agreeing)])
-    except ValueError as error:
-        left_out += [LeftOut(group[one].key, _line(error)) for one in agreeing]
-        return _Made(None, tuple(left_out))
+            believed = together
     return _Made(instance, tuple(left_out))
 
 
@@ -202,7 +195,7 @@ def _instance(service: str, name: str, records: Iterable[_Service]) -> Instance:
     first, *more = records
     facts = first.facts
     if facts is None:
-        raise ValueError("it has no CniPy")
+        raise ValueError("it has no CniPy: somebody else's record")
     return Instance(
         service=service,
         id=name,

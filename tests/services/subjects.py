@@ -54,6 +54,11 @@ class Subject(ABC):
     patience = 10.0
     many = 300
 
+    @property
+    @abstractmethod
+    def where(self) -> tuple[str, dict[str, str]]:
+        """Its name, and with which options it is opened by that."""
+
     @abstractmethod
     def open(self) -> Registry:
         """A client of its own."""
@@ -160,6 +165,10 @@ class InEtcd(_InStore):
     def store(self) -> Store:
         return Etcd(self._access, progress=0.5)
 
+    @property
+    def where(self) -> tuple[str, dict[str, str]]:
+        return f"etcd:{','.join(self._access.endpoints)}", {"domain": self.layout.domain}
+
     def stop(self) -> None:
         self._member.kill()
 
@@ -178,6 +187,10 @@ class InSqlite(_InStore):
 
     def store(self) -> Store:
         return Sqlite(str(self._folder / "store.db"), progress=0.5)
+
+    @property
+    def where(self) -> tuple[str, dict[str, str]]:
+        return f"sqlite:{self._folder}/store.db", {"domain": self.layout.domain}
 
     def stop(self) -> None:
         self._folder.rename(self._away)
@@ -200,6 +213,10 @@ class InConsul(Subject):
     def open(self) -> Registry:
         access = ConsulAccess(self._agent.url, self._agent.token)
         return Consul(access, seconds=self.patience, progress=0.5)
+
+    @property
+    def where(self) -> tuple[str, dict[str, str]]:
+        return f"consul:{self._agent.url}", {"token": self._agent.token}
 
     def stop(self) -> None:
         self._agent.stop()

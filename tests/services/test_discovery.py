@@ -139,30 +139,34 @@ def test_a_call_ends_in_time_and_says_why(consul):
     async def defect(*_):
         raise KeyError("of the caller's own")
 
+    async def call(function, service="web", **options):
+        # One that has not seen anybody fail.
+        async with AioDiscovery(InConsul(consul).open()) as services:
+            await services.call(service, function, **{"seconds": 0.3} | options)
+
     async def story():
         async with InConsul(consul).open() as registry, registry.registrant("n1") as registrant:
-            async with AioDiscovery(InConsul(consul).open()) as services:
-                with pytest.raises(NoInstanceError):
-                    await services.call("db", fail, seconds=0.2)
-                await registrant.register(instance(1))
-                await registrant.register(instance(2))
-                await eventually(lambda: _ids(services, "web"), ["c1-1", "c2-1"])
-                with pytest.raises(UnreachableError, match="reset by peer") as caught:
-                    await services.call("web", fail, seconds=0.7)
-                assert caught.value.tried >= 2
-                assert isinstance(caught.value.__cause__, ConnectionResetError)
-                with pytest.raises(UnreachableError, match="TimeoutError"):
-                    await services.call("web", hang, seconds=2, each=0.1)
-                with pytest.raises(UnreachableError):
-                    await services.call("web", hang, seconds=1.5)
-                with pytest.raises(KeyError):
-                    await services.call("web", defect, seconds=5)
-                with pytest.raises(UnreachableError, match="of the caller"):
-                    await services.call("web", defect, seconds=0.5, failures=(LookupError,))
-                consul.stop()
-                with pytest.raises(StoreError):
-                    await services.call("other", fail, seconds=0.3)
-                consul.start()
+            with pytest.raises(NoInstanceError):
+                await call(fail)
+            for number in (1, 2):
+                await registrant.register(instance(number))
+            with pytest.raises(UnreachableError, match="reset by peer") as caught:
+                await call(fail, seconds=2)
+            assert caught.value.tried >= 2
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+            with pytest.raises(UnreachableError, match="TimeoutError") as caught:
+                await call(hang, seconds=2, each=0.05)
+            assert caught.value.tried >= 2
+            with pytest.raises(UnreachableError, match="1 attempts"):
+                await call(hang, seconds=1)
+            with pytest.raises(KeyError):
+                await call(defect, seconds=5)
+            with pytest.raises(UnreachableError, match="of the caller"):
+                await call(defect, seconds=2, failures=(LookupError,))
+            consul.stop()
+            with pytest.raises(StoreError):
+                await call(fail)
+            consul.start()
 
     InConsul(consul).run(story)
 

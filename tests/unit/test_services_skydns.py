@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -74,6 +74,7 @@ def test_a_record_is_as_skydns_writes_it():
     assert owner_of(value) == "n1"
 
 
+@settings(max_examples=40)
 @given(instances)
 def test_what_is_written_is_read(instance):
     view = _gathered(*_of(instance)).view()
@@ -82,6 +83,7 @@ def test_what_is_written_is_read(instance):
     assert {owner_of(one.value) for one in _of(instance)} == {instance.node}
 
 
+@settings(max_examples=40)
 @given(instances, st.integers(1, 1 << 62))
 def test_coredns_answers_with_each_address_and_port(instance, lease):
     keys = LAYOUT.records(instance)
@@ -163,10 +165,20 @@ def test_of_records_that_contradict_each_other_the_oldest_is_believed():
         old = Record(second.key, other.value, 0, 0, 1)
         (kept,) = _gathered(first, old).view().instances
         assert kept.addresses == ("fd00::2",)
-    many = [_record(f"{LAYOUT.folder('web', 'c1-1')}{one}", first.value) for one in range(1, 10)]
-    view = _gathered(*many).view()
-    assert view.instances == ()
-    assert len(view.left_out) == 9
+
+
+def test_an_address_too_much_is_left_out():
+    folder = LAYOUT.folder("web", "c1-1")
+    (value,) = LAYOUT.records(WEB).values()
+    twice = [_record(f"{folder}{one}", value, created=9 - one) for one in range(1, 5)]
+    view = _gathered(*twice).view()
+    assert view.instances == (WEB,)
+    assert [one.key for one in view.left_out] == [f"{folder}{one}" for one in (1, 2, 3)]
+    many = replace(WEB, addresses=tuple(f"10.1.0.{one}" for one in range(1, 9)))
+    (other,) = LAYOUT.records(replace(WEB, addresses=("10.9.9.9",))).values()
+    view = _gathered(*_of(many), _record(f"{folder}9", other, created=2)).view()
+    assert view.instances == (many,)
+    assert "9 addresses" in view.left_out[0].reason
 
 
 def test_what_comes_and_goes_is_what_is_there():
