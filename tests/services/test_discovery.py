@@ -139,10 +139,12 @@ def test_a_call_ends_in_time_and_says_why(consul):
     async def defect(*_):
         raise KeyError("of the caller's own")
 
-    async def call(function, service="web", **options):
+    async def call(function, *, known=True, **options):
         # One that has not seen anybody fail.
         async with AioDiscovery(InConsul(consul).open()) as services:
-            await services.call(service, function, **{"seconds": 0.3} | options)
+            if known:
+                await services.resolve("web")
+            await services.call("web", function, **{"seconds": 0.5} | options)
 
     async def story():
         async with InConsul(consul).open() as registry, registry.registrant("n1") as registrant:
@@ -151,21 +153,21 @@ def test_a_call_ends_in_time_and_says_why(consul):
             for number in (1, 2):
                 await registrant.register(instance(number))
             with pytest.raises(UnreachableError, match="reset by peer") as caught:
-                await call(fail, seconds=2)
+                await call(fail)
             assert caught.value.tried >= 2
             assert isinstance(caught.value.__cause__, ConnectionResetError)
             with pytest.raises(UnreachableError, match="TimeoutError") as caught:
-                await call(hang, seconds=2, each=0.05)
+                await call(hang, each=0.05)
             assert caught.value.tried >= 2
             with pytest.raises(UnreachableError, match="1 attempts"):
-                await call(hang, seconds=1)
+                await call(hang)
             with pytest.raises(KeyError):
                 await call(defect, seconds=5)
             with pytest.raises(UnreachableError, match="of the caller"):
-                await call(defect, seconds=2, failures=(LookupError,))
+                await call(defect, failures=(LookupError,))
             consul.stop()
             with pytest.raises(StoreError):
-                await call(fail)
+                await call(fail, known=False)
             consul.start()
 
     InConsul(consul).run(story)
