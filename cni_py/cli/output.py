@@ -81,11 +81,14 @@ def new_table(*headers: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table: a row is one line where no person reads it."""
+    """Print a table: a row is one line where no person reads it.
+
+    Cells are texts as they are: rich would take `[fd00::1]` or `[/x]` for its own markup.
+    """
     if os.isatty(1):
-        console().print(table)
+        console(markup=False).print(table)
         return
-    wide = console(width=_WIDE)
+    wide = console(width=_WIDE, markup=False)
     with wide.capture() as text:
         wide.print(table)
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))

@@ -133,16 +133,13 @@ def _tell(change: _Change, *, as_json: bool) -> None:
 
 
 def _print_instances(instances: Iterable[Instance]) -> None:
-    from rich.text import Text
-
     table = new_table("SERVICE", "INSTANCE", "WHERE", "WEIGHT", "NODE", "NETWORK", "METADATA")
     for one in instances:
         metadata = " ".join(f"{key}={value}" for key, value in sorted(one.metadata.items()))
         row = (
             one.service, one.id, _ports(one), str(one.weight), one.node, one.network, metadata
         )  # fmt: skip
-        # Not what rich would take for its own markup.
-        table.add_row(*(Text(printable(text)) for text in row))
+        table.add_row(*map(printable, row))
     print_table(table)
 
 

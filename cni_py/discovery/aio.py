@@ -218,6 +218,9 @@ class _Followed:
     async def known(self) -> tuple[Instance, ...]:
         """What is known. Raises StoreError where that is nothing yet, and cannot be."""
         if self._task is None or self._task.done():
+            if self._task is not None and not self._task.cancelled():
+                # Nothing, or a defect.
+                self._task.result()
             self._error = None
             self._task = asyncio.create_task(self._run())
         try:

@@ -95,14 +95,14 @@ def place(subject: Subject, tmp_path: Path) -> list[str]:
 
 def test_instances_are_listed(subject, place):
     db = instance(3, service="db", addresses=("10.1.0.2", "fd00::2"), protocol="udp", port=5432)
-    _register(subject, instance(1, metadata={"version": "2"}, weight=3), instance(2), db)
+    _register(subject, instance(1, metadata={"version": "[/2]"}, weight=3), instance(2), db)
     listed = run(*place).stdout.splitlines()
     assert listed[0].split() == [
         "SERVICE", "INSTANCE", "WHERE", "WEIGHT", "NODE", "NETWORK", "METADATA"]  # fmt: skip
     assert [line.split()[:2] for line in listed[1:]] == [
         ["db", "c3-1"], ["web", "c1-1"], ["web", "c2-1"]]  # fmt: skip
     assert "10.1.0.2:5432/udp [fd00::2]:5432/udp" in listed[1]
-    assert listed[2].split()[3:] == ["3", "n1", "containers", "version=2"]
+    assert listed[2].split()[3:] == ["3", "n1", "containers", "version=[/2]"]
     assert len(run(*place, "list", "web").stdout.splitlines()) == 3
     found = json.loads(run(*place, "list", "--json").stdout)
     assert found["leftOut"] == []
