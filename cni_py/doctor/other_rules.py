@@ -84,7 +84,8 @@ def _without_firewall(configured: Iterable[Configured]) -> list[str]:
     return [
         one.name
         for one in (each.network for each in configured)
-        if {"bridge", "ptp"}.intersection(one.plugins) and "firewall" not in one.plugins
+        if {"bridge", "flannel", "overlay", "ptp"}.intersection(one.plugins)
+        and "firewall" not in one.plugins
     ]
 
 

@@ -6,16 +6,15 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cni_py.ipam import host_local
 from cni_py.runtime import load_folder, parse_network
 from cni_py.runtime.cache import Cache
 from cni_py.runtime.folders import DEFAULT_FOLDER
 from cni_py.spec import conversion
-from cni_py.spec.config import decode_config
 from cni_py.spec.errors import CniError
 from cni_py.spec.results import Result
 
 from .model import Network, Problem
+from .sources import delegating, folder_of, sets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,25 +39,15 @@ class Configured(NamedTuple):
         return tuple(one.config for one in self.loaded.plugins)
 
     def ranges(self) -> tuple[RangeSet, ...]:
-        """host-local's range sets; none where another plugin gives addresses, or they are wrong."""
-        for one in self.plugins:
-            ipam = one.get("ipam")
-            if not isinstance(ipam, dict) or ipam.get("type") != host_local.NAME:
-                continue
-            try:
-                config = decode_config({**one, "name": self.network.name}, host_local.Config)
-                return host_local.sets_of(config, self.network.cni_version)
-            except CniError:
-                return ()
-        return ()
+        """The range sets that addresses are given out of, as far as this node has any."""
+        network = self.network
+        found = (sets_of(delegating(one), network.name, network.cni_version)
+                 for one in self.plugins)  # fmt: skip
+        return next(filter(None, found), ())
 
     def data_dir(self) -> str:
-        """host-local's folder; `""` where it is not configured."""
-        for one in self.plugins:
-            ipam = one.get("ipam")
-            if isinstance(ipam, dict) and ipam.get("type") == host_local.NAME:
-                return _text(ipam, "dataDir")
-        return ""
+        """The folder of allocations; `""` where it is not configured."""
+        return next(filter(None, (folder_of(delegating(one)) for one in self.plugins)), "")
 
 
 class Kept(NamedTuple):
@@ -89,7 +78,7 @@ def _unreadable(path: str, error: CniError) -> Problem:
 
 
 def _configured(one: runtime.Network) -> Configured:
-    first = one.plugins[0].config if one.plugins else {}
+    first = delegating(one.plugins[0].config) if one.plugins else {}
     ipam = first.get("ipam")
     network = Network(
         name=one.name,

@@ -12,6 +12,7 @@ from cni_py.plugins import (
     firewall_record,
     host_device_record,
     masquerade,
+    overlay,
     port_mappings,
     sbr_record,
     services,
@@ -112,6 +113,7 @@ def _records() -> dict[str, Records[Any]]:
         "services": services.RECORDS,
         "spoof-check": spoof_check.RECORDS,
         "host-device": host_device_record.RECORDS,
+        "overlay": overlay.RECORDS,
     }
 
 

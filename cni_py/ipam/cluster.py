@@ -115,7 +115,7 @@ def add(call: Call[Config]) -> Result:
     with store.locked() as allocations:
         # Under the lock: the agent takes it before it gives a block away.
         pools = [pool_file.held(pool) for pool in ipam.pools]
-        sets = tuple(map(_set, pools))
+        sets = tuple(map(set_of, pools))
         wanted = allocating.wanted_of(sets, asked)
         before = allocating.supersede(allocations, owner, sets)
         names = _names(ipam, store)
@@ -150,7 +150,7 @@ def plan(call: Call[Config]) -> Result:
     require_none(mistakes(call))
     store = host_local.store_of(ipam.data_dir, call)
     pools = [pool_file.held(pool) for pool in ipam.pools]
-    sets = tuple(map(_set, pools))
+    sets = tuple(map(set_of, pools))
     wanted = allocating.wanted_of(sets, allocating.requested(call))
     name, peek, names = _name(call), store.peek(), _names(ipam, store)
     before = allocating.supersede(peek, Owner(call.container_id, call.ifname), sets)
@@ -175,7 +175,7 @@ def check(call: Call[Config]) -> None:
     if not store.exists:
         raise CniError(Code.INTERNAL, msg, f"{store.folder} does not exist")
     pools = [found for pool in call.config.ipam.pools if (found := pool_file.read(pool))]
-    sets = tuple(map(_set, pools))
+    sets = tuple(map(set_of, pools))
     networks = [ip_network(one.network) for one in pools]
     with store.locked() as allocations:
         if allocations.entry(owner) is None:
@@ -200,7 +200,7 @@ def status(call: Call[Config]) -> None:
         store = host_local.store_of(ipam.data_dir, call)
         store.require_room()
         pools = [pool_file.held(pool) for pool in ipam.pools]
-        sets = tuple(map(_set, pools))
+        sets = tuple(map(set_of, pools))
         with store.locked() as allocations:
             kept = _names(ipam, store).of_others("")
             for index, (told, ranges) in enumerate(zip(pools, sets, strict=True)):
@@ -291,7 +291,7 @@ def _name(call: Call[Config]) -> str:
     return f"{name} {call.ifname}" if name else ""
 
 
-def _set(told: PoolFile) -> RangeSet:
+def set_of(told: PoolFile) -> RangeSet:
     """The node's blocks as a range set; of a pool without a gateway it is out of reach of any."""
     network = ip_network(told.network)
     gateway = _gateway(told) or network.network_address
@@ -309,7 +309,7 @@ def _exhausted(told: PoolFile, kept: frozenset[IP]) -> CniError:
     details = "cni-py agent claims another block"
     if told.is_full:
         details = "every block is some node's: other nodes are asked for what they do not use"
-    sets = (_set(told),)
+    sets = (set_of(told),)
     mine = sum(1 for one in kept if allocating.in_sets(sets, one))
     if mine:
         details += f"; {mine} addresses are kept for names"
@@ -318,7 +318,7 @@ def _exhausted(told: PoolFile, kept: frozenset[IP]) -> CniError:
 
 def _outside(entries: list[Any], pools: list[PoolFile]) -> Iterator[IP]:
     """The addresses of the pools' networks that are in no block of this node."""
-    sets = tuple(map(_set, pools))
+    sets = tuple(map(set_of, pools))
     networks = [ip_network(one.network) for one in pools]
     for entry in entries:
         for address in map(ip_address, entry.addresses):

@@ -10,6 +10,7 @@ from fixtures.chains import RATES, attach, bridged, configure, full, keep, uplin
 from fixtures.configs import host_local
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Host
+from fixtures.leases import blocks, lease
 from fixtures.reference import reference
 from fixtures.settled import vanished
 
@@ -88,6 +89,36 @@ def test_pool_counts_what_is_given(host):
         ("10.9.9.3", "id-b", "up"),
     ]
     assert pool["last_reserved"] == {"0": "10.9.9.3"}
+
+
+def test_networks_across_hosts(host):
+    """Their ranges are this node's: of its lease, and of its blocks of a pool."""
+    delegate = {"bridge": "cni2", "isDefaultGateway": True}
+    mesh = {"type": "overlay", "delegate": delegate, "ipam": {"dataDir": "/run/mesh"}}
+    segment = bridged("seg", ipam={"type": "cluster", "pools": ["lan"]}, isDefaultGateway=False)
+    networks = [{"cniVersion": "1.0.0", "name": "mesh", "plugins": [mesh]}, segment]
+    configure(host, *networks)
+    # Before the node has anything there are networks all the same.
+    assert only(shown(host)["networks"], name="mesh")["bridge"] == "cni2"
+    lease(host)
+    blocks(host, "10.1.8.0/28", "10.1.9.0/28")
+    for one in networks:
+        attach(host, one, host.container(f"c-{one['name']}", container_id=one["name"]))
+    found = shown(host)
+    assert found["problems"] == []
+    assert only(found["networks"], name="mesh")["ipam"] == "host-local"
+    assert only(found["networks"], name="seg")["ipam"] == "cluster"
+    (run,) = only(found["pools"], network="mesh", folder="/run/mesh/mesh")["ranges"]
+    assert (run["subnet"], run["given"], run["size"]) == ("10.1.2.0/24", 1, 253)
+    runs = only(found["pools"], network="seg")["ranges"]
+    assert [(one["subnet"], one["first"], one["given"], one["size"]) for one in runs] == [
+        ("10.1.0.0/16", "10.1.8.0", 1, 16), ("10.1.0.0/16", "10.1.9.0", 0, 16),
+    ]  # fmt: skip
+    one = only(found["attachments"], container_id="mesh")
+    assert one["maker"] == "cni-py"
+    assert any(path.startswith("/run/cni-py/overlay/") for path in one["files"])
+    listed = json.loads(host.run(str(BIN / "cni-py"), "ipam", "list", "--json").stdout)
+    assert [(one["first"], one["free"]) for one in listed] == [("10.1.8.0", 15), ("10.1.9.0", 16)]
 
 
 def test_container_whose_namespace_is_gone(host):
