@@ -150,19 +150,30 @@ cat >{folder}/seen.$CNI_COMMAND
     assert (seen["own"], seen["ipam"]["ranges"]) == (1, [[{"subnet": "10.1.2.0/24"}]])
 
 
-def test_a_container_of_flannels_plugin_is_deleted(host: Host) -> None:
+@pytest.mark.parametrize("keys", [{}, {"dataDir": "/run/kept"}])
+def test_a_container_of_flannels_plugin_is_deleted(host: Host, keys: dict[str, Any]) -> None:
     """What that plugin had kept says what to undo, and goes then."""
+    folder = keys.get("dataDir", "/var/lib/cni/flannel")
     container = host.container("c1", "cid1")
     made = {
         "cniVersion": "0.3.1", "name": "net1", "type": "bridge", "bridge": "cni0",
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}]]},
     }  # fmt: skip
     assert host.call("bridge", "ADD", made, container).status == 0
-    leases.text(host, "/var/lib/cni/flannel/cid1", json.dumps(made))
-    config = overlay("flannel", delegate={"type": "ptp"})
+    leases.text(host, f"{folder}/cid1", json.dumps(made))
+    config = overlay("flannel", delegate={"type": "ptp"}, **keys)
     assert host.call("flannel", "DEL", config, container).status == 0
     assert host.ports() == []
-    assert host.files("/var/lib/cni/flannel") == {}
+    assert host.files(folder) == {}
+
+
+def test_what_the_runtime_brings_is_the_delegates(host: Host) -> None:
+    leases.text(host, FLANNEL, ENVIRONMENT)
+    container = host.container()
+    config = overlay("flannel", runtimeConfig={"mac": "02:00:00:00:00:42"})
+    result = host.add("flannel", config, container)
+    assert container.link()["address"] == "02:00:00:00:00:42"
+    passes(host, "flannel", config, container, result)
 
 
 def test_another_subnet_while_containers_live(host: Host) -> None:

@@ -24,8 +24,8 @@ SHARED = (TESTS / "fixtures" / "configs.py",)
 _HEAD = """# Keys of the reference plugins
 
 Written by `tests/tools/compatibility.py` from `docs/compatibility.toml` and the tests: for each key
-of containernetworking/plugins 1.9.1 whether a test uses it, and whether cni-py does the same. What
-differs beyond single keys is in [differences.md](differences.md).
+of containernetworking/plugins 1.9.1, unless said otherwise, whether a test uses it, and whether
+cni-py does the same. What differs beyond single keys is in [differences.md](differences.md).
 """
 
 
@@ -56,7 +56,10 @@ def document(described: dict[str, Any]) -> tuple[str, list[str]]:
     lines, untested = [_HEAD], []
     shared = {name: one for path in SHARED for name, one in definitions(path).items()}
     for plugin, about in described.items():
-        lines += [f"## {plugin}", "", "| key | tested | as the reference |", "| --- | --- | --- |"]
+        lines += [f"## {plugin}", ""]
+        if "of" in about:
+            lines += [f"Keys of {about['of']}.", ""]
+        lines += ["| key | tested | as the reference |", "| --- | --- | --- |"]
         modules = sorted({path for glob in about["tests"] for path in TESTS.glob(glob)})
         tests = [words for path in modules for words in words_of_tests(path, shared)]
         for key, same in about["keys"].items():
