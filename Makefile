@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo demo-cluster test test-vm test-packages lint bin dist deb bench faults faults-cluster flood fuzz model schema pages docs clean
+.PHONY: help demo demo-cluster test test-vm test-packages lint bin dist deb bench scale faults faults-cluster flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make dist      the sdist, and wheels for x86-64 and arm64: dist/'
 	@echo 'make deb       the same, and the Debian packages made of the wheels'
 	@echo 'make bench     compare with the reference plugins: REF_BIN=<folder> chooses which'
+	@echo 'make scale     thousands of simulated nodes on one etcd (as root): SCALE=<options of bench/scale.py>'
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
 	@echo 'make faults-cluster  what goes wrong in a cluster of three hosts: FAULTS=<options of tests/faults/cluster.py>'
@@ -69,6 +70,10 @@ test-packages: bin $(VENV)/packages
 bench: bin
 	@tests/tools/setup bench
 	@PYTHONSAFEPATH= PYTHONPATH=tests $(PYTHON) bench/compare.py $(if $(REF_BIN),--reference $(REF_BIN)) $(BENCH)
+
+scale: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH= PYTHONPATH=tests $(PYTHON) bench/scale.py $(SCALE)
 
 faults: bin
 	@tests/tools/setup test
