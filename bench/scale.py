@@ -321,7 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=[100, 1000, 5000])
     parser.add_argument(
-        "--whole", type=int, default=100, help="so many are whole agents, the others light"
+        "--whole", type=int, default=50, help="so many are whole agents, the others light"
     )
     parser.add_argument("--peers", type=int, nargs="*", default=[10, 1000, 5000])
     parser.add_argument("--changes", type=int, default=5, help="nodes that leave and join")

@@ -152,7 +152,8 @@ class Backend(ABC):
     def concerns(self, change: KernelChange) -> bool:
         """Whether a change in the kernel is a reason to reconcile before its time.
 
-        The one method that is also called while another one runs, from another thread.
+        It is asked once about each. The one method that is also called while another one runs, from
+        another thread.
         """
         del change
         return False

@@ -13,7 +13,8 @@ from . import underlay
 from .backend import Announcement, Backend, Node, Plan, Step
 from .following import Followed
 from .overlay_kernel import PROTOCOL, OverlayKernel
-from .plan import operations
+from .own_removals import OwnRemovals
+from .plan import Remove, operations
 from .state import State
 from .vetting import vetted
 
@@ -69,6 +70,7 @@ class KernelBackend(Backend):
         self._watched: frozenset[int] = frozenset()
         self._networks: tuple[Network, ...] = ()
         self._followed: Followed | None = None
+        self._removals = OwnRemovals()
 
     @abstractmethod
     def wanted(self, view: View, peers: Iterable[Node], under: Underlay) -> Wanted:
@@ -129,13 +131,18 @@ class KernelBackend(Backend):
         return self._plan(found, wanted.refused)
 
     def _plan(self, found: Iterable[Operation], refused: Mapping[str, str]) -> Plan:
-        return Plan(
-            [Step(one.what, partial(self._kernel.carry_out, one)) for one in found], refused
-        )
+        return Plan([Step(one.what, partial(self._carry_out, one)) for one in found], refused)
+
+    def _carry_out(self, operation: Operation) -> None:
+        if isinstance(operation, Remove):
+            link = self._kernel.index_of(operation.thing.link)
+            self._removals.expect(operation.thing, link)
+        self._kernel.carry_out(operation)
 
     def reconcile(self, view: View) -> Report:
         """See `Backend.reconcile`."""
         followed, self._followed = self._followed, None
+        self._removals.forget()
         under = self.underlay()
         found, _, wanted = self._compared(view, under)
         report = self.carried_out(self._plan(found, wanted.refused))
@@ -147,6 +154,7 @@ class KernelBackend(Backend):
     def follow(self, before: View, after: View) -> Report | None:
         """See `Backend.follow`."""
         followed, self._followed = self._followed, None
+        self._removals.forget()
         if followed is None or followed.view is not before:
             return None
         found = followed.operations(after, self.name, self.wanted)
@@ -209,6 +217,8 @@ class KernelBackend(Backend):
         """What is on our links and on the underlay, our routes that go, others' in our networks."""
         if change.kind == "lost":
             return True
+        if self._removals.has(change):
+            return False
         if change.kind in ("link", "address"):
             return change.link in self._watched
         if change.kind == "neighbour":

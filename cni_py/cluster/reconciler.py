@@ -173,9 +173,9 @@ class Reconciler:
             # The next interval looks anyway, or the next view.
             self._good = None
             return
-        if self._good is None and self._wanted.is_set():
-            return
-        if any(self._backend.concerns(one) for one in heard):
+        # Each is asked about: it may be one that the backend waits for.
+        concerning = [one for one in heard if self._backend.concerns(one)]
+        if concerning:
             self._good = None
             self._reasoned = asyncio.get_running_loop().time()
             self._wanted.set()

@@ -149,7 +149,7 @@ def test_who_leaves_and_comes_is_followed(lab: KernelLab) -> None:
     run(lab, scenario)
 
 
-def test_a_peer_that_comes_is_followed_without_a_look(lab: KernelLab) -> None:
+def test_peers_that_come_and_go_are_followed_without_a_look(lab: KernelLab) -> None:
     host = lab.host
     looks = []
 
@@ -168,6 +168,14 @@ def test_a_peer_that_comes_is_followed_without_a_look(lab: KernelLab) -> None:
                 lambda wanted=wanted: any(wanted in x for x in running.rounds[-1].report.done)
             )
             assert wanted in host.run("ip", "route").stdout
+        # One that goes, too: that the kernel reports what was removed is no reason.
+        running.reconciler.show(lab.view(*map(lab.peer, range(1, 6))))
+        await running.until(lambda: "10.244.5.0/24" in host.run("ip", "route").stdout)
+        rounds = len(running.rounds)
+        running.reconciler.show(lab.view(*map(lab.peer, range(1, 5))))
+        await running.until(lambda: "10.244.5.0/24" not in host.run("ip", "route").stdout)
+        await running.until(lambda: len(running.rounds) > rounds)
+        await asyncio.sleep(20 * _PACE.settle)
         assert looks == []
         followed = lab.world()
         assert lab.backend().plan(lab.view(*map(lab.peer, range(1, 5)))).steps == []
