@@ -11,6 +11,7 @@ import errno
 import grp
 import os
 import pwd
+import stat
 import time
 from contextlib import contextmanager, suppress
 from subprocess import TimeoutExpired
@@ -34,6 +35,8 @@ NAME = "dnsmasq"
 PACKAGE = "dnsmasq-base"
 CGROUP = "cni-py-dns"
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin")
+# What leads to the folders of ours.
+_ABOVE = ("/", "/run")
 _USERS = ("dnsmasq", "nobody")
 _START_SECONDS = 10.0
 _FREE_SECONDS = 2.0
@@ -241,8 +244,13 @@ def _use_of(address: str, name: str) -> str:
 
 
 def _user() -> tuple[str, str]:
-    """Whom dnsmasq becomes, and the group: root in a user namespace that has no other."""
-    for name in _USERS:
+    """Whom dnsmasq becomes, and the group.
+
+    It is root in a user namespace, where that is an ordinary user: if there is no other, or /run is
+    closed to others.
+    """
+    is_open = all(os.stat(one).st_mode & stat.S_IXOTH for one in _ABOVE)
+    for name in _USERS if is_open else ():
         try:
             user = pwd.getpwnam(name)
             group = grp.getgrgid(user.pw_gid).gr_name

@@ -33,6 +33,7 @@ FOREIGN = ("calico", "cilium-cni")
 LIMIT = {"Rate": 8000000, "Burst": 4294967295}
 ASKED = {
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}],
+    "aliases": {"podnet": ["web"]},
     "bandwidth": {f"{way}{key}": LIMIT[key] for way in ("ingress", "egress") for key in LIMIT},
 }
 

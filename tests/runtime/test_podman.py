@@ -67,8 +67,10 @@ def test_reload_and_restart(host: Host, podman: Podman) -> None:
     podman("network", "create", "--label", "project=shop", "shop")
     written = host.run("sh", "-c", "cat /etc/cni/net.d/shop.conflist").stdout
     assert "podman_labels" in written
+    assert '"dnsname"' in written
     podman.run("web", "httpd", "-f", "-h", "/www", network="shop", publish=["8080:80"])
     address = podman.address("web", "shop")
+    assert address in podman.exec("web", "nslookup", "web.dns.podman")
     host.run("nft", "flush", "ruleset")
     podman("network", "reload", "web")
     assert podman.address("web", "shop") == address
