@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from cni_py.cluster.store import Put
+from cni_py.cluster.store_errors import Denied
+from cni_py.services.opening import open_registry
 from cni_py.services.registry import Claimed
 from fixtures import coredns
+from fixtures.etcd import EtcdCluster
 
 from .subjects import InEtcd, InSqlite, Story, eventually, instance
 
@@ -53,6 +61,44 @@ def test_where_others_have_written_nothing_is_replaced(tmp_path):
 
 async def _problem(registrant) -> str:
     return registrant.problem
+
+
+def test_the_rights_that_etcds_users_need():
+    """As docs/discovery.md tells them."""
+    folder = Path(tempfile.mkdtemp(prefix="cni-etcd-"))
+    cluster = EtcdCluster(folder).start()
+    cluster.leader()
+    keys = "/skydns/internal/cluster/"
+    for command in (
+        "user add root:secret", "user grant-role root root", "role add agent", "role add reader",
+        f"role grant-permission agent --prefix=true readwrite {keys}", "user add agent:word",
+        f"role grant-permission reader --prefix=true read {keys}", "user add reader:word",
+        "user grant-role agent agent", "user grant-role reader reader", "auth enable",
+    ):  # fmt: skip
+        cluster.ctl(*command.split())
+    where = f"etcd:{','.join(one.endpoint for one in cluster.members)}"
+
+    async def story():
+        agent = open_registry(where, user="agent", password="word")
+        reader = open_registry(where, user="reader", password="word")
+        async with agent, reader, Story(reader) as watched:
+            async with agent.registrant("n1") as registrant, reader.registrant("n1") as other:
+                await registrant.register(instance(1))
+                await watched.until(lambda: watched.ids == ["c1-1"])
+                with pytest.raises(Denied):
+                    await other.register(instance(2))
+                assert "denied" in other.problem
+                await registrant.withdraw(instance(1))
+                await watched.until(lambda: watched.ids == [])
+                await registrant.register(instance(3))
+                await registrant.leave()
+                await watched.until(lambda: watched.ids == [])
+
+    try:
+        asyncio.run(story())
+    finally:
+        cluster.close()
+        shutil.rmtree(folder)
 
 
 def test_coredns_reads_what_an_etcd_has(etcd):
