@@ -135,7 +135,8 @@ def exchange(
         taken.append(connection.sock)
         if hangup is not None:
             hangup.take(connection.sock)
-        connection.sock.settimeout(seconds)
+        if patience < seconds:
+            connection.sock.settimeout(seconds)
         timer.start()
         connection.request(method, place.path + path, body, dict(headers))
         with connection.getresponse() as response:

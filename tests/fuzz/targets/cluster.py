@@ -20,7 +20,7 @@ from cni_py.cluster.exchange import parse_place
 from cni_py.cluster.flannel import FlannelError, NodeLease, Subnets
 from cni_py.cluster.flannel_network import parse_network
 from cni_py.cluster.owner import owner_of
-from cni_py.cluster.peers import peers
+from cni_py.cluster.peers import Judge
 from cni_py.cluster.pools import PREFIX, PoolError, pool_of
 from cni_py.cluster.store import Record
 from cni_py.cluster.underlay import Chosen
@@ -128,7 +128,9 @@ def _config(_: str, content: bytes) -> None:
 def _lease(key: str, content: bytes) -> None:
     owner_of(content)
     network = parse_network(json.dumps(_NETWORK).encode())
-    found = peers([_record(f"/net/subnets/{key}", content)], "/net", network, _OWN)
+    judge = Judge("/net", network, _OWN)
+    judge.put(_record(f"/net/subnets/{key}", content))
+    found = judge.peers()
     assert len(found.leases) + len(found.refused) <= 1
     for one in found.leases:
         subnet = one.subnets.v4
@@ -137,7 +139,7 @@ def _lease(key: str, content: bytes) -> None:
         assert subnet.subnet_of(IPv4Network("10.1.0.0/16"))
         assert not subnet.overlaps(IPv4Network("10.1.1.0/24"))
         assert one.public_ip not in (None, _OWN.public_ip)
-        agent_backend.node_of(one)
+    assert len(found.nodes) == len(found.leases)
 
 
 def _pool(key: str, content: bytes) -> None:
