@@ -144,7 +144,7 @@ def _see_allocations(picture: dict[str, Any], folder: Path) -> None:
 
 def _see_records(picture: dict[str, Any], names: Names, folder: Path) -> None:
     picture |= {"masquerade records": set(), "portmap records": set()}
-    picture |= {"claims": {}, "localhost": set()}
+    picture |= {"claims": {}, "localhost": set(), "delegated": set()}
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
         if file.is_dir() and not file.is_symlink():
@@ -152,6 +152,11 @@ def _see_records(picture: dict[str, Any], names: Names, folder: Path) -> None:
         match parts:
             case ("masquerade" | "portmap" as module, name):
                 picture[f"{module} records"].add(names.owner(name))
+            case ("overlay", name):
+                picture["delegated"].add(names.owner(name))
+            case ("cluster", "networks", _):
+                # Which subnets the network had last: it stays.
+                pass
             case ("portmap", "ports", port, "any"):
                 picture["claims"][int(port.removeprefix("4-tcp-"))] = names.owner(
                     str(file.readlink())

@@ -14,9 +14,9 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 # What the kernel calls the interface that a plugin gives a container.
-_KINDS = {"bridge": "veth", "ptp": "veth", "macvlan": "macvlan"}
+_KINDS = {"bridge": "veth", "flannel": "veth", "ptp": "veth", "macvlan": "macvlan"}
 
-OK, BAD_ENVIRONMENT, UNAVAILABLE, REFUSED = 0, 4, 50, 999
+OK, BAD_ENVIRONMENT, UNAVAILABLE, LIMITED, REFUSED = 0, 4, 50, 51, 999
 
 
 class Attachment(NamedTuple):
@@ -48,7 +48,12 @@ class Network:
     @property
     def is_paired(self) -> bool:
         """Whether a container's interface has another end on the host."""
-        return self.kind in ("bridge", "ptp")
+        return self.kind in ("bridge", "flannel", "ptp")
+
+    @property
+    def delegates(self) -> bool:
+        """Whether what another plugin was told to do is kept in a record."""
+        return self.kind == "flannel"
 
     def pool(self, index: int) -> list[str]:
         """The addresses that a range set gives, in order: the subnet's first is the gateway's."""
@@ -91,8 +96,9 @@ class Published:
 
 @dataclass
 class Model:
-    """The host.
+    """The host. `delegated` has the namespaces of whom there is a record of what was delegated.
 
+    `has_chain`: the chain that masquerades is there, whoever is in its map.
     `opened` are its interfaces to containers that let 127.0.0.0/8 through, `guarded` those where
     what comes in from there is dropped.
     """
@@ -105,8 +111,10 @@ class Model:
     held: dict[Attachment, Holding] = field(default_factory=dict)
     of_earlier_boot: set[Attachment] = field(default_factory=set)
     last: dict[tuple[str, int], str] = field(default_factory=dict)
+    delegated: dict[Attachment, int] = field(default_factory=dict)
     masquerade_records: dict[Attachment, tuple[str, ...]] = field(default_factory=dict)
     masquerades: dict[str, Attachment] = field(default_factory=dict)
+    has_chain: bool = False
     published: dict[Attachment, Published] = field(default_factory=dict)
     port_rules: dict[int, tuple[Attachment, str]] = field(default_factory=dict)
     answer_rules: dict[str, Attachment] = field(default_factory=dict)
@@ -140,6 +148,7 @@ class Model:
 
     def flush(self) -> None:
         """Somebody flushes nftables' ruleset."""
+        self.has_chain = False
         self.masquerades.clear()
         self.port_rules.clear()
         self.answer_rules.clear()
@@ -152,6 +161,7 @@ class Model:
         self.flush()
         self.bridges.clear()
         self.opened.clear()
+        self.delegated.clear()
         self.masquerade_records.clear()
         self.published.clear()
         self.of_earlier_boot |= set(self.held)
@@ -160,6 +170,21 @@ class Model:
 
     def add(self, one: Attachment) -> int:
         """ADD: all of it or nothing."""
+        network = self.networks[one.network]
+        earlier = self.delegated.get(one)
+        if earlier is not None and not self._lives(one.container, earlier):
+            # What is left of it may have been another plugin's.
+            self.delete(one)
+            earlier = None
+        code = self._add_interface(one)
+        self.delegated.pop(one, None)
+        if code == OK and network.delegates:
+            self.delegated[one] = self.namespaces[one.container]
+        elif earlier is not None:
+            self.delegated[one] = earlier
+        return code
+
+    def _add_interface(self, one: Attachment) -> int:
         network = self.networks[one.network]
         if one.container not in self.namespaces:
             return BAD_ENVIRONMENT
@@ -179,6 +204,7 @@ class Model:
         if network.masquerades:
             self.masquerade_records[one] = addresses
             self.masquerades.update(dict.fromkeys(addresses, one))
+            self.has_chain = True
         return OK
 
     def delete(self, one: Attachment, *, has_netns: bool = True) -> int:
@@ -197,6 +223,7 @@ class Model:
         self._stop_masquerading(one)
         self._forget_earlier_boots(one.network)
         self.held.pop(one, None)
+        self.delegated.pop(one, None)
         return OK
 
     def check(self, one: Attachment) -> int:
@@ -220,11 +247,15 @@ class Model:
         return OK
 
     def status(self, name: str) -> int:
-        """STATUS: whether an ADD would find an address."""
+        """STATUS: whether an ADD would find an address, and containers are masqueraded."""
         network = self.networks[name]
         self._forget_earlier_boots(name)
         pools = range(len(network.subnets))
-        return OK if all(self._next_free(network, index) for index in pools) else UNAVAILABLE
+        if not all(self._next_free(network, index) for index in pools):
+            return UNAVAILABLE
+        own = [one for one in self.masquerade_records if one.network == name]
+        lacks = network.masquerades and not self.has_chain and any(map(self._has_pair, own))
+        return LIMITED if lacks else OK
 
     def gc(self, name: str, valid: set[tuple[str, str]] | None) -> int:
         """GC of the main plugin: what the list does not name goes; without one what is nobody's."""
@@ -243,6 +274,9 @@ class Model:
             held = self.held.get(one)
             if held is not None and not self._lives(one.container, held.namespace):
                 del self.held[one]
+            record = self.delegated.get(one)
+            if record is not None and not self._lives(one.container, record):
+                del self.delegated[one]
         return OK
 
     # The verbs of portmap.
@@ -315,6 +349,7 @@ class Model:
         for one, addresses in self.masquerade_records.items():
             if self._has_pair(one):
                 self.masquerades.update(dict.fromkeys(addresses, one))
+                self.has_chain = True
         for one in self.published:
             if self._is_alive(one):
                 self._lead(one)
@@ -323,7 +358,12 @@ class Model:
 
     def everybody(self) -> set[Attachment]:
         """All of whom there is anything."""
-        records = {*self.masquerade_records, *self.masquerades.values(), *self.published}
+        records = {
+            *self.delegated,
+            *self.masquerade_records,
+            *self.masquerades.values(),
+            *self.published,
+        }
         return records | set(self.held) | {one.owner for one in self.links.values()}
 
     def picture(self) -> dict[str, Any]:
@@ -351,6 +391,7 @@ class Model:
                 for address in held.addresses
             },
             "last": self.last,
+            "delegated": set(self.delegated),
             "masquerade records": set(self.masquerade_records),
             "masquerades": self.masquerades,
             "portmap records": set(self.published),

@@ -24,11 +24,12 @@ from hypothesis.stateful import (
 
 # What a fork of this process then need not load.
 from cni_py.ipam import host_local  # noqa: F401
-from cni_py.plugins import bridge, loopback, macvlan, portmap, ptp  # noqa: F401
+from cni_py.plugins import bridge, loopback, macvlan, overlay, portmap, ptp  # noqa: F401
 from fixtures.calls import Outcome
 from fixtures.configs import host_local as ranges
 from fixtures.host import Container, Host
 from fixtures.leaks import leaks
+from fixtures.leases import ENVIRONMENT, FLANNEL, text
 from fixtures.server import CNI_PY
 
 from .kernel import RECORDS, Names, seen
@@ -41,6 +42,8 @@ NETWORKS = {
         Network("front", "bridge", ("10.1.0.0/29",), bridge="br0", **_FRONT),
         Network("back", "bridge", ("10.2.0.0/29", "fd00:2::/125"), bridge="br0"),
         Network("line", "ptp", ("10.3.0.0/30",), masquerades=True, publishes=True),
+        # All of the node's subnet: what its lease says.
+        Network("mesh", "flannel", ("10.5.0.0/29",), size=5, bridge="br1", **_FRONT),
         Network("side", "macvlan", ("10.4.0.0/29",)),
         Network("lo", "loopback"),
     )
@@ -56,6 +59,7 @@ NAMES = Names(NETWORKS, IDS, (*IFNAMES, "lo"))
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _KEYS: dict[str, dict[str, Any]] = {
     "bridge": {"bridge": "br0"},
+    "flannel": {"delegate": {"bridge": "br1"}},
     "ptp": {},
     "macvlan": {"master": "up0"},
     "loopback": {},
@@ -71,6 +75,7 @@ _CHANGES: tuple[dict[str, Any], ...] = (
     },
     {"ipMasq": True},
 )
+_LEASE = ENVIRONMENT.replace("10.1.0.0/16", "10.5.0.0/28").replace("10.1.2.1/24", "10.5.0.1/29")
 _EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "0"))
 _SECONDS = 20
 
@@ -93,6 +98,7 @@ class HostMachine(RuleBasedStateMachine):
         # The calls are the same code whoever serves them; what differs is tested elsewhere.
         vars(self.host)["mode"] = "in-process"
         self.host.run("ip", "link", "add", "up0", "up", "type", "veth", "peer", "up1")
+        text(self.host, FLANNEL, _LEASE)
         self.model = Model(NETWORKS)
         self.boots = 0
         self.is_sound, self.is_flushed = True, False
@@ -399,6 +405,9 @@ def config(network: str) -> dict[str, Any]:
     """What a network's main plugin is given."""
     one = NETWORKS[network]
     base = {"cniVersion": "1.1.0", "name": network, "type": one.kind} | _KEYS[one.kind]
+    if one.delegates:
+        # The rest follows from the lease.
+        return base
     if one.subnets:
         base["ipam"] = ranges(
             *[
