@@ -13,11 +13,12 @@ FUZZ_SECONDS ?= 20
 MODEL_EXAMPLES ?= 200
 MODEL_STEPS ?= 40
 
-.PHONY: help demo demo-cluster test test-vm test-packages lint bin dist deb bench scale faults faults-cluster flood fuzz model schema pages docs clean
+.PHONY: help demo demo-cluster demo-services test test-vm test-packages lint bin dist deb bench scale faults faults-cluster faults-services flood fuzz model schema pages docs clean
 
 help:
 	@echo 'make demo      two containers on a bridge, step by step (as root)'
 	@echo 'make demo-cluster  three hosts on a simulated underlay, an etcd, six containers (as root)'
+	@echo 'make demo-services  three instances behind one name on two hosts, one killed, one cut off (as root)'
 	@echo 'make test      lint, the site and every test; without root what can run in a user namespace'
 	@echo 'make test-vm   the tests that need kernel features of Debian'\''s stock kernel, in a VM'
 	@echo 'make test-packages   what users install: wheels, sdist, pipx, the Debian package on a Debian of its own'
@@ -29,6 +30,7 @@ help:
 	@echo 'make flood     hundreds of containers, calls at once, kills: FLOOD=<options of tests/faults/flood.py>'
 	@echo 'make faults    SIGKILL or errors at every moment of a call: FAULTS=<options of tests/faults/kills.py>'
 	@echo 'make faults-cluster  what goes wrong in a cluster of three hosts: FAULTS=<options of tests/faults/cluster.py>'
+	@echo 'make faults-services  how long a dead service is still found: FAULTS=<options of tests/faults/services.py>'
 	@echo 'make fuzz      hostile input to everything that reads some: FUZZ_SECONDS=20 for each target'
 	@echo 'make model     long sequences of calls and mishaps against a model: MODEL_EXAMPLES=200, MODEL_STEPS=40'
 	@echo 'make lint      ruff, mypy --strict, import-linter, shellcheck'
@@ -44,6 +46,10 @@ demo: bin
 demo-cluster: bin
 	@tests/tools/setup demo-cluster
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.demo_cluster
+
+demo-services: bin
+	@tests/tools/setup demo-services
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m tools.demo_services
 
 test: bin lint docs
 	@tests/tools/setup test
@@ -82,6 +88,10 @@ faults: bin
 faults-cluster: bin
 	@tests/tools/setup test
 	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.cluster $(FAULTS)
+
+faults-services: bin
+	@tests/tools/setup test
+	@PYTHONSAFEPATH=1 PYTHONPATH=tests $(PYTHON) -m faults.services $(FAULTS)
 
 flood: bin
 	@tests/tools/setup test

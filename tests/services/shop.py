@@ -40,7 +40,7 @@ class Served:
     host: Host
     container: Container
     result: Any
-    config: dict[str, Any]
+    chain: list[dict[str, Any]]
     page: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -82,9 +82,9 @@ class Served:
     def delete(self) -> None:
         """Take the container down."""
         self.stop()
-        for plugin in ("services", "bridge"):
-            config = self.config | {"type": plugin, "prevResult": self.result}
-            assert self.host.call(plugin, "DEL", config, self.container).status == 0
+        for one in reversed(self.chain):
+            config = one | {"prevResult": self.result}
+            assert self.host.call(one["type"], "DEL", config, self.container).status == 0
 
 
 @dataclass
@@ -95,6 +95,8 @@ class Place:
     folder: Path
     options: tuple[str, ...]
     subnet: str = "10.77.0.0/24"
+    dns: bool = False
+    """Whether the network has a server for names, and not just what is published for one."""
     agent: Agent | None = None
     served: list[Served] = field(default_factory=list)
 
@@ -110,18 +112,21 @@ class Place:
         """A container whose services are declared; `web` unless others are named."""
         container = self.host.container(name)
         ipam = host_local([{"subnet": self.subnet}])
-        base = {"cniVersion": "1.1.0", "name": NETWORK}
         bridge = {"type": "bridge", "bridge": "shop0", "isDefaultGateway": True, "ipam": ipam}
-        result = self.host.add("bridge", base | bridge, container)
-        config = base | bridge | {"services": services or (WEB,)}
+        names = {"type": "dns", "domainName": "shop.test", "args": {"cni": {"name": name}}}
+        declared = {"type": "services", "services": services or (WEB,)}
+        chain = [bridge, names, declared] if self.dns else [bridge, declared]
+        chain = [{"cniVersion": "1.1.0", "name": NETWORK} | one for one in chain]
         page = self.folder / "page"
         page.mkdir(exist_ok=True)
         (page / "ping").write_text("pong\n")
-        made = Served(self.host, container, result, config, page)
+        made = Served(self.host, container, None, chain, page)
         self.served.append(made)
         if running:
             made.start()
-        self.host.add("services", config | {"type": "services", "prevResult": result}, container)
+        for one in chain:
+            previous = {} if made.result is None else {"prevResult": made.result}
+            made.result = self.host.add(one["type"], one | previous, container)
         return made
 
     def has_names(self) -> None:
@@ -150,6 +155,9 @@ class Place:
 
     def close(self) -> None:
         for one in self.served:
+            if self.dns:
+                # Its server is a process, which ends with the last container.
+                one.delete()
             one.stop()
         if self.agent is not None:
             self.agent.close()
