@@ -49,6 +49,7 @@ _PARTS = {
         "runtimes",
         "troubleshooting",
         "names",
+        "services",
         "firewall",
     ),
     "Plugins": ("plugins/index", "plugins/*", "differences", "compatibility"),
