@@ -176,7 +176,8 @@ class Workers:
             if one["failures"]:
                 raise SystemExit(f"nodes failed: {one['failures']}")
             if one["left"]:
-                raise SystemExit(f"not all know {count} nodes after {seconds:.0f} s: {one}")
+                text = f"not all know {count:,} nodes after {seconds:.0f} s: {one['left']:,} know"
+                raise SystemExit(f"{text} other numbers of them, such as {one['counts']}")
         return [time for one in answers for time in (*one["whole"], *one["light"])]
 
     def cpu(self) -> float:

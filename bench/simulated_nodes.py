@@ -195,6 +195,7 @@ class Light:
         self._store, self._connection = store, connection
         self._sink: Sink | None = None
         self._lease, self._claimed = 0, False
+        self._subnets: Subnets | None = None
 
     @property
     def count(self) -> int:
@@ -231,13 +232,17 @@ class Light:
         self._lease = self._lease or await self._store.grant(self._ttl, seconds=_PATIENCE)
         await self._skim(f"{PREFIX}/{SUBNETS_KEY}")
         while not self._claimed:
-            assert NETWORK.v4 is not None
-            subnets = Subnets(NETWORK.v4.at(random.randrange(NETWORK.v4.count)))
-            value = encode(lease_of(said_by(self._number), subnets), owner_of(self._number))
-            key = f"{PREFIX}/{subnets.key}"
+            if self._subnets is None:
+                assert NETWORK.v4 is not None
+                self._subnets = Subnets(NETWORK.v4.at(random.randrange(NETWORK.v4.count)))
+            value = encode(lease_of(said_by(self._number), self._subnets), owner_of(self._number))
+            key = f"{PREFIX}/{self._subnets.key}"
             put = [Put(key, value, self._lease)]
             outcome = await self._store.transact([Absent(key)], put, seconds=_PATIENCE)
-            self._claimed = outcome.done
+            # It is there already where only the answer to an earlier attempt was lost.
+            self._claimed = outcome.done or outcome.found[0].lease == self._lease
+            if not self._claimed:
+                self._subnets = None
         await self._skim(f"{PREFIX}/{SUBNETS_KEY}", keys_only=True)
         count, revision = await self._skim(f"{PREFIX}/")
         # The network's configuration is no node.
