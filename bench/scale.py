@@ -322,14 +322,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=[100, 1000, 5000])
     parser.add_argument(
-        "--whole", type=int, default=50, help="so many are whole agents, the others light"
+        "--whole", type=int, default=20, help="so many are whole agents, the others light"
     )
     parser.add_argument("--peers", type=int, nargs="*", default=[10, 1000, 5000])
     parser.add_argument("--changes", type=int, default=5, help="nodes that leave and join")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--ttl", type=int, default=24 * 3600, help="of leases, in seconds")
     parser.add_argument("--rest", type=float, default=1.0, help="seconds between changes")
-    parser.add_argument("--seconds", type=float, default=400, help="the most for the start")
+    parser.add_argument("--seconds", type=float, default=500, help="the most for the start")
     parser.add_argument("--document", type=Path)
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
