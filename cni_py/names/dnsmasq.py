@@ -258,7 +258,8 @@ def _user() -> tuple[str, str]:
             continue
         if _is_mapped(user.pw_uid, "uid") and _is_mapped(user.pw_gid, "gid"):
             return name, group
-    return "root", "root"
+    # Without a group it asks for no other, which some namespaces refuse (setgroups).
+    return "root", ""
 
 
 def _is_mapped(number: int, kind: str) -> bool:

@@ -255,6 +255,7 @@ def test_without_dnsmasq_the_package_is_named(host: Host) -> None:
     assert call(host, "DEL", network, web).status == 0
 
 
+@pytest.mark.root
 def test_it_runs_as_nobody_special_and_reads_no_more_than_it_needs(host: Host) -> None:
     network, web = named(), host.container("web")
     join(host, network, web, "web")
