@@ -41,6 +41,8 @@ _LOOK = 0.1
 _LOOKS_AT_NETWORKS = 10
 # And between two at each file: what is written over in its place does not change the folder.
 _LOOKS_AT_FILES = 30
+# How much longer than publishing the pause after it is.
+_PAUSE_TIMES = 4
 _AGAIN = 2.0
 _RELEASE_SECONDS = 5.0
 # Calls to the registry at once: one that is away lets each wait.
@@ -127,17 +129,20 @@ class Keeper:
         """Follow the declarations; publish what has changed, and what new networks do not have."""
         told: dict[str, str] = {}
         remembered: frozenset[str] | None = None
-        looks = 0
+        loop, looks = asyncio.get_running_loop(), 0
         while True:
             if folder.has_changed() or looks % _LOOKS_AT_FILES == 0:
                 told = self._read(folder, checking, told)
             looks += 1
             if self._unpublished.is_set() or looks % _LOOKS_AT_NETWORKS == 0:
                 self._unpublished.clear()
+                began = loop.time()
                 self._publish(checking)
                 if checking.healthy != remembered:
                     remembered = checking.healthy
                     _remember(remembered)
+                # Of thousands many change at once: what comes meanwhile is published together.
+                await asyncio.sleep((loop.time() - began) * _PAUSE_TIMES)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await self._unpublished.wait()

@@ -50,7 +50,9 @@ class Local:
         found = {}
         for name, (instance, _) in self._declared.items():
             answering = tuple(one for one in instance.addresses if _key(instance, one) in keys)
-            if answering:
+            if answering == instance.addresses:
+                found[name] = instance
+            elif answering:
                 found[name] = replace(instance, addresses=answering)
         return found
 

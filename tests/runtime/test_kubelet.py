@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,27 @@ def small_pool(network: dict[str, Any]) -> dict[str, Any]:
         [{"subnet": "10.85.0.0/16", "rangeStart": "10.85.0.2", "rangeEnd": "10.85.0.2"}]
     ]
     return network
+
+
+@pytest.mark.warm
+def test_services_of_a_pod(host: Host, image: Path) -> None:
+    """A pod's annotation declares them, instead of those of the network; with the pod they go."""
+    with node(host, image, example("64-services.conflist")) as whole:
+        text = json.dumps([{"name": "api", "port": 9000}])
+        pod = whole.cri.run(Pod("api", annotations={"cni-py.dev/services": text}))
+        plain = whole.cri.run(Pod("plain"))
+        assert sorted(declared(host)) == [("api", pod), ("web", plain)]
+        with pytest.raises(CriError, match='type="services" failed'):
+            whole.cri.run(Pod("odd", annotations={"cni-py.dev/services": text.replace("api", "A")}))
+        whole.take_down(pod, plain)
+        assert declared(host) == []
+
+
+def declared(host: Host) -> list[tuple[str, str]]:
+    """The names of services that are written down, and by which sandbox."""
+    listed = host.run("sh", "-c", "cat /run/cni-py/services/*.json", check=False).stdout
+    found = [json.loads(one)["declaration"] for one in listed.replace("}{", "}\n{").splitlines()]
+    return [(each["name"], one["attachment"][1]) for one in found for each in one["services"]]
 
 
 @pytest.mark.slow
