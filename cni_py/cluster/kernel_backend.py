@@ -127,7 +127,7 @@ class KernelBackend(Backend):
 
     def plan(self, view: View) -> Plan:
         """See `Backend.plan`."""
-        found, _, wanted = self._compared(view, self.underlay())
+        found, wanted = self._compared(view, self.underlay())
         return self._plan(found, wanted.refused)
 
     def _plan(self, found: Iterable[Operation], refused: Mapping[str, str]) -> Plan:
@@ -144,7 +144,7 @@ class KernelBackend(Backend):
         followed, self._followed = self._followed, None
         self._removals.forget()
         under = self.underlay()
-        found, _, wanted = self._compared(view, under)
+        found, wanted = self._compared(view, under)
         report = self.carried_out(self._plan(found, wanted.refused))
         if not report.failed and not report.refused:
             same = followed is not None and followed.view is view and followed.under == under
@@ -165,7 +165,7 @@ class KernelBackend(Backend):
             self._followed = followed
         return report
 
-    def _compared(self, view: View, under: Underlay) -> tuple[list[Operation], Present, Wanted]:
+    def _compared(self, view: View, under: Underlay) -> tuple[list[Operation], Wanted]:
         present = self._kernel.look()
         self._watch(view, under, present)
         peers, refused = vetted(view, self.name)
@@ -176,11 +176,8 @@ class KernelBackend(Backend):
             wanted = self.wanted(view, peers, under)
             refused |= more
         self._require_names(wanted.state, present)
-        return (
-            operations(wanted.state, present.state),
-            present,
-            Wanted(wanted.state, refused | wanted.refused),
-        )
+        found = operations(wanted.state, present.state)
+        return found, Wanted(wanted.state, refused | wanted.refused)
 
     def _blocked(self, wanted: State, present: Present) -> Mapping[Network, str]:
         """The destinations that somebody else has a route to, which ours cannot stand beside."""
