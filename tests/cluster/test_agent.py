@@ -186,14 +186,15 @@ def test_what_a_backend_says_of_itself_is_the_nodes_status(underlay: Underlay) -
     backend = {"Type": "webhook", "URL": controller.url}
     with closing(controller), closing(Cluster.start(underlay, Backend=backend)) as cluster:
         controller.health = {"status": "degraded", "message": "no switch"}
-        cluster.join(1)
+        # It is asked as often as everything is compared.
+        cluster.join(1, options=("--reconcile-seconds=1",))
         agent = cluster.agents[1]
         wanted = "the controller's network does not reach all nodes"
-        assert eventually(lambda: wanted in agent.status().get("problem", "")), cluster.told()
+        assert eventually(lambda: wanted in agent.status().get("problem", ""), 30), cluster.told()
         assert agent.problem() == 51
         assert "no switch" in str(agent.file())
         controller.health = {"status": "ok"}
-        assert eventually(lambda: agent.problem() == 0), cluster.told()
+        assert eventually(lambda: agent.problem() == 0, 30), cluster.told()
 
 
 @pytest.mark.parametrize("underlay", [(1, 1)], indirect=True)
