@@ -43,9 +43,6 @@ _FREE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.02
 _REMOVALS = 5
 _MOST_SAID_BYTES = 1 << 16
-# The way to the watched folder for dnsmasq's own user, who can list nothing on it.
-_WAY_MODE, _WATCHED_MODE = 0o711, 0o755
-_PERMISSIONS = 0o777
 
 
 @contextmanager
@@ -87,7 +84,7 @@ def require(network: Network) -> None:
     if stored is not None and stored.boot != network.boot:
         # Where /run outlives the machine's restart, what was published does not.
         retire(network.name)
-    _make_way(network)
+    kept.make_way(network)
     with _closed(running(network.name)) as one:
         if one is not None and stored == network:
             return
@@ -162,21 +159,6 @@ def trouble(network: Network) -> str:
         return str(taken)
     with _closed(running(network.name)) as one:
         return f"{NAME} does not run" if one is None else f"{NAME} is {one.described()}"
-
-
-def _make_way(network: Network) -> None:
-    """Make the folders, and let dnsmasq's user through to the one that it watches."""
-    above = os.path.dirname(kept.FOLDER)
-    try:
-        for path in (above, kept.FOLDER, network.folder, network.hosts):
-            mode = _WATCHED_MODE if path == network.hosts else _WAY_MODE
-            with suppress(FileExistsError):
-                os.mkdir(path, mode)
-            have = os.stat(path).st_mode & _PERMISSIONS
-            if have & mode != mode:
-                os.chmod(path, have | mode)
-    except OSError as error:
-        raise kernel_error(f"make {network.hosts}", error) from error
 
 
 def _start(path: str, network: Network) -> None:

@@ -11,6 +11,7 @@ All of it goes when the last container has gone, and with a reboot.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = "/run/cni-py/dns"
+# The way to the watched folder for dnsmasq's own user, who can list nothing on it.
+_WAY_MODE, _WATCHED_MODE = 0o711, 0o755
+_PERMISSIONS = 0o777
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +82,26 @@ def load(name: str) -> Network | None:
 def save(network: Network) -> None:
     """Keep what the network's server is told. Raises KernelError."""
     state_files.save(_path(network.name), msgspec.json.encode(network))
+
+
+def make_way(network: Network, *, new: bool = True) -> None:
+    """Let dnsmasq's user through to the folder that it watches; make all that is missing.
+
+    Where it is not `new`, nothing is made. What is above may have been closed since, as by
+    systemd-tmpfiles. Raises KernelError.
+    """
+    above = os.path.dirname(FOLDER)
+    try:
+        for path in (above, FOLDER, network.folder, network.hosts):
+            mode = _WATCHED_MODE if path == network.hosts else _WAY_MODE
+            with suppress(FileExistsError):
+                if new:
+                    os.mkdir(path, mode)
+            have = os.stat(path).st_mode & _PERMISSIONS
+            if have & mode != mode:
+                os.chmod(path, have | mode)
+    except OSError as error:
+        raise kernel_error(f"make {network.hosts}", error) from error
 
 
 def _networks() -> Iterator[Network]:

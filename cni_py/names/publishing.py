@@ -15,6 +15,8 @@ from cni_py.kernel.errors import kernel_error
 from cni_py.spec.addresses import parse_ip
 from cni_py.spec.dns_names import dns_name, forms
 
+from .network import make_way
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -40,6 +42,7 @@ def publish(
     text = _text(network, entries, note)
     path = _path(network, source)
     spare = f"{network.folder}/{source}{state_files.NEW}"
+    make_way(network, new=False)
     try:
         fd = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

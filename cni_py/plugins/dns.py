@@ -296,7 +296,8 @@ def _attached(network: Network) -> list[str]:
 
 def _note(record: Record) -> str:
     # An interface's name may have any letters: in a note they are escaped.
-    return json.dumps(msgspec.to_builtins(record), separators=(",", ":"))
+    text = json.dumps(msgspec.to_builtins(record), separators=(",", ":"))
+    return text.replace("\x7f", "\\u007f")
 
 
 def _against(evidence: Evidence, network: Network, source: str) -> str:

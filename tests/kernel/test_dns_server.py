@@ -271,6 +271,11 @@ def test_it_runs_as_nobody_special_and_reads_no_more_than_it_needs(host: Host) -
     assert int(listed[0], 8) & 0o722 == 0o700
     own = host.run("sh", "-c", f"stat --format %a {FOLDER}/*.json {FOLDER}/*.conf").stdout.split()
     assert set(own) == {"600"}
+    # As systemd-tmpfiles leaves it when a package is upgraded.
+    host.run("chmod", "700", "/run/cni-py")
+    other = host.container("other")
+    join(host, network, other, "other")
+    assert ask(web, GATEWAY, "other").records == ["10.1.2.3"]
 
 
 @pytest.mark.root
