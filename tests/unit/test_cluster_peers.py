@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ def lease(
     v4: str | None, v6: str | None = None, host: int = 1, mac: int = 1, backend: str = "vxlan"
 ) -> NodeLease:
     subnets = Subnets(v4 and IPv4Network(v4), v6 and IPv6Network(v6))
-    data = Vxlan(vni=1, mac=f"26:8a:1f:00:{mac >> 8:02x}:{mac & 255:02x}").encode()
+    data = msgspec.json.encode(Vxlan(mac=f"26:8a:1f:00:{mac >> 8:02x}:{mac & 255:02x}"))
     return NodeLease(subnets, IPv4Address("192.168.0.0") + host, None, backend, data)
 
 
