@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cni_py.spec.attachment import Attachment
+from cni_py.spec.dns_names import dns_name
 from cni_py.spec.errors import CniError, Code
 
 from .instance import Instance, Protocol
@@ -138,6 +139,7 @@ def mistakes(services: Sequence[Service], key: str) -> Iterator[CniError]:
 def _mistakes(one: Service, place: str) -> Iterator[CniError]:
     try:
         instance_of(one, id="x", node="x", network="x", addresses=("192.0.2.1",))
+        dns_name(one.name)
     except ValueError as error:
         yield _refusal(f"{place}: {error}", "no registry takes it so", place)
     if one.check is not None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from cni_py.spec.dns_names import dns_name
+
 from .checking import Target
 from .declaration import instance_of
 from .instance import instance_id
@@ -64,9 +66,14 @@ def named(key: str) -> tuple[str, str]:
 
 
 def entries(instances: Iterable[Instance]) -> Mapping[str, list[tuple[str, list[str]]]]:
-    """What `names.publish` takes, by network: addresses, each with the services there, sorted."""
+    """What `names.publish` takes, by network: addresses, each with the services there, sorted.
+
+    What a registry takes and DNS does not, as `localhost`, is left out: it would stop all others.
+    """
     found: dict[str, dict[str, set[str]]] = {}
     for one in instances:
+        if not _is_name(one.service):
+            continue
         for address in one.addresses:
             of_network = found.setdefault(one.network, {})
             of_network.setdefault(address, set()).add(one.service)
@@ -74,6 +81,14 @@ def entries(instances: Iterable[Instance]) -> Mapping[str, list[tuple[str, list[
         network: [(address, sorted(services)) for address, services in sorted(listed.items())]
         for network, listed in found.items()
     }
+
+
+def _is_name(service: str) -> bool:
+    try:
+        dns_name(service)
+    except ValueError:
+        return False
+    return True
 
 
 def _key(instance: Instance, address: str) -> str:

@@ -100,6 +100,7 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         (declared(name="web\n10.0.0.1 evil"), r'services[0]: service "web\n10.0.0.1 evil"'),
         (declared(name="web,evil"), "services[0]: service"),
         (declared(name="a.b"), "services[0]: service"),
+        (declared(name="localhost"), 'services[0]: "localhost" means the host itself'),
         (declared(port=0), "services[0]: port 0"),
         (declared(port=65536), "services[0]: port 65536"),
         (declared(protocol="icmp"), "$.services[0].protocol"),

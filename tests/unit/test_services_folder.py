@@ -128,3 +128,11 @@ def test_services_of_one_container() -> None:
     found = local.healthy(local.targets().keys())
     assert entries(found.values()) == {"net1": [("10.1.0.2", ["api", "web"])]}
     assert {one.check for one in local.targets().values()} == {Check(), None}
+
+
+def test_what_no_dns_has() -> None:
+    """Another node's record of such a name takes no other name out."""
+    local = Local("n1", [declaration("c1", addresses=("10.1.0.2",))])
+    (one,) = local.healthy(local.targets().keys()).values()
+    odd = msgspec.structs.replace(one, service="localhost", addresses=("10.1.0.3",))
+    assert entries([odd, one]) == {"net1": [("10.1.0.2", ["web"])]}
