@@ -126,7 +126,8 @@ class Agent:
 
     def _status(self) -> AgentStatus:
         companions = {one.name: one.told() for one in self._companions}
-        return replace(self._state.status(), companions=companions)
+        gauges = tuple(gauge for one in self._companions for gauge in one.gauges())
+        return replace(self._state.status(), companions=companions, gauges=gauges)
 
     def _ask_release(self) -> None:
         self._state.releasing = True

@@ -46,6 +46,14 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     revision: int = 0
 
 
+class Gauge(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of a companion's: the metric's name behind `cni_py_agent_`, and what it counts."""
+
+    name: str
+    text: str
+    value: int
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The whole of it. `ready`: containers of this node reach those of others, and will."""
 
@@ -69,6 +77,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether there is to be a subnet at all."""
     companions: dict[str, str] = {}
     """What else the agent does, and how that goes."""
+    gauges: tuple[Gauge, ...] = ()
+    """The same in numbers."""
     missing: tuple[str, ...] = ()
     """Records that the store has lost, and that are believed for a short time yet."""
 
@@ -123,6 +133,7 @@ def _lines(status: AgentStatus, counters: Counters) -> Iterator[str]:
         ("store_contact_seconds", "Since the store last answered.", "NaN" if age is None else age),
         ("store_revision", "The store's revision that is known.", status.store.revision),
         ("mtu_bytes", "What a container's packet may have.", status.mtu),
+        *((one.name, one.text, one.value) for one in status.gauges),
     )
     for name, text, value in gauges:
         yield f"# HELP cni_py_agent_{name} {text}"

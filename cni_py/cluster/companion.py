@@ -14,6 +14,8 @@ from .agent_log import log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .agent_report import Gauge
+
 _AGAIN = 5.0
 
 
@@ -25,6 +27,9 @@ class Companion(Protocol):
 
     def told(self) -> str:
         """How it goes, in one line."""
+
+    def gauges(self) -> tuple[Gauge, ...]:
+        """The same in numbers, for metrics."""
 
     async def run(self, leaving: Callable[[], bool]) -> None:
         """Until it is cancelled; if it is `leaving` then, it takes back what it has told others."""

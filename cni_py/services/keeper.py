@@ -17,6 +17,7 @@ import msgspec
 
 from cni_py.cluster import node_file
 from cni_py.cluster.agent_log import log
+from cni_py.cluster.agent_report import Gauge
 from cni_py.cluster.store_errors import StoreError
 from cni_py.kernel import state_files
 from cni_py.spec.errors import CniError
@@ -82,6 +83,34 @@ class Keeper:
         text = f"{len(healthy)} of {len(self._local)} here answer, on other nodes {others}"
         problem = self._registrant.problem or self._lost
         return f"{text}; {problem}" if problem else text
+
+    def gauges(self) -> tuple[Gauge, ...]:
+        """For metrics: those of this node, those that answer, those of others; and all is well."""
+        keys = () if self._checking is None else self._checking.healthy
+        registrant = self._registrant
+        is_registered = registrant is not None and not (registrant.problem or self._lost)
+        return (
+            Gauge(
+                name="services_declared",
+                text="Services that containers of this host declare.",
+                value=len(self._local),
+            ),
+            Gauge(
+                name="services_healthy",
+                text="Of these, how many answer.",
+                value=len(self._local.healthy(keys)),
+            ),
+            Gauge(
+                name="services_elsewhere",
+                text="Instances that the registry has of other nodes.",
+                value=len(self._elsewhere or ()),
+            ),
+            Gauge(
+                name="services_registered",
+                text="Whether the registry is within reach, and has what answers here.",
+                value=int(is_registered),
+            ),
+        )
 
     async def run(self, leaving: Callable[[], bool]) -> None:
         """Until it is cancelled; then, if it is `leaving`, take everything back.

@@ -61,6 +61,11 @@ def test_one_life(place: Place) -> None:
     one.start()
     becomes(place.names, web(one, other))
     becomes(lambda: found(place), {one.address, other.address})
+    assert place.agent is not None
+    metrics = place.agent.ask("/metrics").decode().splitlines()
+    assert "# TYPE cni_py_agent_services_healthy gauge" in metrics
+    for name in ("declared 2", "healthy 2", "elsewhere 0", "registered 1"):
+        assert f"cni_py_agent_services_{name}" in metrics
     one.delete()
     becomes(place.names, web(other))
     becomes(lambda: found(place), {other.address})
