@@ -62,8 +62,11 @@ def main() -> None:
     enter()
     server = Server()
     try:
-        rows = _measured(arguments)
+        rows = list(_measured(arguments))
     finally:
+        for netns in _results:
+            # With the last one its dnsmasq ends.
+            _call("DEL", _DNS, netns)
         server.stop()
     made = table(("what", "measured"), rows)
     print(made)
