@@ -311,10 +311,13 @@ def test_the_agents_unit(etc: Host) -> None:
 
 @pytest.mark.parametrize(
     ("unit", "most"),
-    [("cni-py.service", 5.6), ("cni-dhcp.service", 5.0), ("cni-py-agent.service", 3.2)],
+    [("cni-py.service", 5.4), ("cni-dhcp.service", 5.0), ("cni-py-agent.service", 3.2)],
 )
 def test_sandbox(unit: str, most: float) -> None:
-    """As systemd counts it: 10 is nothing at all, 0 everything."""
+    """As systemd counts it: 10 is nothing at all, 0 everything.
+
+    The server's may change to dnsmasq's user, and end it: 0.3 (docs/decisions/0048-names.md).
+    """
     analyze = ("systemd-analyze", "security", "--offline=yes", "--no-pager")
     path = str(ROOT / "conf" / "systemd" / unit)
     done = subprocess.run([*analyze, path], capture_output=True, text=True, check=False)
