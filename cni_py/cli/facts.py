@@ -112,6 +112,8 @@ def _reaching(one: Attached) -> Iterator[Fact]:
         routes.append(f"{route.destination}{via}{table}{mtu}")
     if routes:
         yield "routes", "\n".join(routes)
+    if one.names:
+        yield "names", ", ".join(one.names)
     if one.dns:
         parts = [f"servers {', '.join(one.dns.nameservers)}"] if one.dns.nameservers else []
         parts += [f"domain {one.dns.domain}"] if one.dns.domain else []

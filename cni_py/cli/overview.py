@@ -227,15 +227,17 @@ class _Tables:
             [
                 (self._id(one.container_id), "bold"),
                 *_plain(one.ifname),
+                (_lines(one.names), ""),
                 (_lines(one.dns.nameservers), ""),
                 *_plain(one.dns.domain or "-"),
                 (_lines(one.dns.search), ""),
             ]
             for one in self._inventory.attachments
-            if one.dns
+            if one.dns or one.names
         ]
         columns = (
-            Column("container", yields=True), Column("if"), Column("servers", folds=True),
+            Column("container", yields=True), Column("if"), Column("names", folds=True),
+            Column("servers", folds=True),
             Column("domain", folds=True), Column("search", folds=True),
         )  # fmt: skip
         return Section("dns", columns, rows)

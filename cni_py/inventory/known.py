@@ -21,6 +21,7 @@ from cni_py.plugins import (
 from cni_py.spec.attachment import Attachment
 
 from .model import Problem
+from .names import named
 from .rules import RuleRecords
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ class Known:
 
 @dataclass
 class Files:
-    """All of them, by attachment, and the records of rules."""
+    """All of them, by attachment, and the records of rules; names by the attachment's key."""
 
     known: dict[Attachment, Known]
     records: RuleRecords
+    names: dict[str, tuple[str, ...]]
 
 
 def read_files(
@@ -95,13 +97,22 @@ def read_files(
             its.files.append(f"{records.folder}/{record.attachment.key}.json")
             sandbox = getattr(record, "sandbox", None)
             its.paths += [sandbox.path] if sandbox is not None and sandbox.path else []
+    names: dict[str, tuple[str, ...]] = {}
+    for called in named(problems):
+        its = of(called.record.attachment)
+        its.by_cni_py = True
+        its.evidence.append("dns's names")
+        its.files.append(called.path)
+        sandbox = called.record.sandbox
+        its.paths += [sandbox.path] if sandbox is not None and sandbox.path else []
+        names[its.attachment.key] = called.names
     for its in known.values():
         lease = f"{LEASES}/{its.attachment.key}.json"
         if its.by_cni_py and os.path.lexists(lease):
             its.files.append(lease)
             its.evidence.append("dhcp's lease")
     rules = RuleRecords(read["portmap"], read["masquerade"], read["firewall"])
-    return Files(known, rules)
+    return Files(known, rules, names)
 
 
 def _records() -> dict[str, Records[Any]]:

@@ -145,8 +145,9 @@ class Attached(_Value, frozen=True):
     where none is known; `why` says why the state is what it is. `addresses` are those that it has,
     or without a look inside those that it was given. `expected`, `expected_routes` and
     `expected_mac` are the result's; without libcni's cache the addresses that host-local gave.
-    `routes` are those of the interface. `evidence` are the places that know of it, `files` those on
-    disk. `since` is 0 where nothing says it.
+    `routes` are those of the interface, `names` what the network's containers find it by.
+    `evidence` are the places that know of it, `files` those on disk. `since` is 0 where nothing
+    says it.
     """
 
     network: str
@@ -166,6 +167,7 @@ class Attached(_Value, frozen=True):
     gateways: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: DNS = DNS()
+    names: tuple[str, ...] = ()
     rates: tuple[Rate, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
     plugins: tuple[str, ...] = ()

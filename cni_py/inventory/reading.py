@@ -66,7 +66,11 @@ def read(net_dir: str = DEFAULT_FOLDER) -> Inventory:
         rest = tuple(_links(host, attachments))
     chains = {one.network.name: one.network.plugins for one in reversed(configured)}
     attachments = tuple(
-        one if one.plugins else replace(one, plugins=chains.get(one.network, ()))
+        replace(
+            one,
+            plugins=one.plugins or chains.get(one.network, ()),
+            names=files.names.get(one.key, ()),
+        )
         for one in attachments
     )
     attachments = with_sysctls(attachments, configured, files.known)

@@ -11,6 +11,7 @@ from fixtures.configs import host_local
 from fixtures.dump import differences, dump
 from fixtures.host import BIN, Host
 from fixtures.leases import blocks, lease
+from fixtures.named import join, named
 from fixtures.reference import reference
 from fixtures.settled import vanished
 
@@ -37,6 +38,27 @@ def only(found: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
 def test_host_without_anything(host):
     found = shown(host)
     assert [key for key, value in found.items() if value] == []
+
+
+def test_names(host):
+    network = named()
+    configure(host, network)
+    join(host, network, host.container("c1"), "web", "api.shop")
+    join(host, network, host.container("c2"), "db")
+    found = shown(host)
+    one = only(found["attachments"], container_id="id-c1")
+    assert one["names"] == ["web", "api.shop"]
+    assert "dns's names" in one["evidence"]
+    assert f"/run/cni-py/dns/net1/hosts/{one['key']}" in one["files"]
+    table = host.run(str(BIN / "cni-py"), "show", "--section", "dns").stdout
+    assert [("web" in line, "db" in line) for line in table.splitlines() if "id-c" in line] == [
+        (True, False), (False, True)
+    ]  # fmt: skip
+    told = host.run(str(BIN / "cni-py"), "show", "id-c1").stdout
+    assert "web, api.shop" in told
+    path = f"/run/cni-py/dns/net1/hosts/{one['key']}"
+    host.run("tee", path, stdin="# nonsense\n10.1.2.2 web\n")
+    assert [it["subject"] for it in shown(host)["problems"]] == [path]
 
 
 def test_attachment_with_everything(host):
