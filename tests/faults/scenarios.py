@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cni_py.cluster import node_file
 from fixtures.background import running
 from fixtures.configs import V4, V6, host_local
 from fixtures.dhcp import dnsmasq, make_lan, start_daemon
-from fixtures.leases import AGENT, ENVIRONMENT, blocks, lease, text
+from fixtures.leases import ENVIRONMENT, agent_running, blocks, lease, text
 from fixtures.leases import V6 as LEASE_V6
 from fixtures.parents import uplink
 
@@ -76,9 +74,11 @@ def _dhcp(host: Host, stack: ExitStack) -> None:
 def _lease(host: Host, stack: ExitStack) -> None:
     """A lease, and the lock that says that an agent runs."""
     lease(host, **LEASE_V6)
-    fd = node_file.take(f"/proc/{host.holder.pid}/root{AGENT}")
-    assert fd is not None
-    stack.callback(os.close, fd)
+    stack.enter_context(agent_running(host))
+
+
+def _kept(host: Host, stack: ExitStack) -> None:
+    stack.enter_context(agent_running(host))
 
 
 def _subnet_env(host: Host, _: ExitStack) -> None:
@@ -140,7 +140,7 @@ SCENARIOS = (
     Scenario("flannel", (_FLANNEL,), 0, prepare=_subnet_env, theirs=False),
     Scenario("cluster", (_CLUSTER,), 0, prepare=_blocks, theirs=False),
     Scenario("sbr", (_FULL, {"type": "sbr"}), 1),
-    Scenario("services", (_PLAIN, _SERVICES), 1, theirs=False),
+    Scenario("services", (_PLAIN, _SERVICES), 1, prepare=_kept, theirs=False),
     Scenario("dns", (_PLAIN, {"type": "dns", "args": {"cni": {"name": "web"}}}), 1, theirs=False),
     *(
         Scenario(f"chain: {one['type']}", _CHAIN, place)

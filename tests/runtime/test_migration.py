@@ -68,9 +68,8 @@ while True:
     if not count:
         print("talking", flush=True)
     count += 1
-    if select.select([sys.stdin], [], [], 0.02)[0]:
+    if count > 10 and select.select([sys.stdin], [], [], 0.02)[0]:
         break
-print(count)
 """
 
 
@@ -87,11 +86,10 @@ def talk(client: Host | Container, address: str, port: int) -> Iterator[None]:
             assert process.stdout is not None
             assert process.stdout.readline() == "talking\n"
             yield
-            said, _ = process.communicate("", timeout=30)
+            process.communicate("", timeout=30)
         finally:
             process.kill()
     assert process.returncode == 0
-    assert int(said) > 10
 
 
 def actions(host: Host, command: str) -> set[str]:
