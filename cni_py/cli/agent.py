@@ -13,7 +13,15 @@ from cni_py.cluster import agent_socket, node_file
 from cni_py.cluster.agent_report import AgentStatus
 from cni_py.kernel.own_folders import require_own
 
-from .agent_options import agent_options, in_store, named, place, settings_of, store_options
+from .agent_options import (
+    agent_options,
+    in_store,
+    named,
+    place,
+    print_record,
+    settings_of,
+    store_options,
+)
 from .agent_pools import pool
 from .group import Failed, Unreadable
 from .keeping import keeping, keeping_options, with_a_store
@@ -116,10 +124,7 @@ def config() -> None:
 def get_config(ctx: click.Context) -> None:
     """Print it as it is in the store."""
     where = place(ctx.obj)
-    record = in_store(where, lambda store: store.get(_config_key(where)))
-    if record is None:
-        raise Failed(f"the store has no {_config_key(where)}")
-    sys.stdout.buffer.write(record.value.rstrip(b"\n") + b"\n")
+    print_record(where, _config_key(where))
 
 
 @config.command("set")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ from cni_py.installation.cluster import ACCOUNT
 from .group import Failed, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from cni_py.cluster.store import Store
 
@@ -288,6 +289,14 @@ def place(given: dict[str, Any]) -> Place:
     return Place(lambda: Etcd(access), prefix, warning)
 
 
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine that asks a store or a registry comes to. Raises Failed."""
+    try:
+        return asyncio.run(work)
+    except StoreError as error:
+        raise Failed(str(error)) from None
+
+
 def in_store(where: Place, work: Callable[[Store], Awaitable[T]]) -> T:
     """What `work` of the store comes to. Raises Failed."""
 
@@ -295,10 +304,15 @@ def in_store(where: Place, work: Callable[[Store], Awaitable[T]]) -> T:
         async with where.open() as store:
             return await work(store)
 
-    try:
-        return asyncio.run(run())
-    except StoreError as error:
-        raise Failed(str(error)) from None
+    return in_loop(run())
+
+
+def print_record(where: Place, key: str) -> None:
+    """Print a key's value as it is in the store. Raises Failed where there is none."""
+    record = in_store(where, lambda store: store.get(key))
+    if record is None:
+        raise Failed(f"the store has no {key}")
+    sys.stdout.buffer.write(record.value.rstrip(b"\n") + b"\n")
 
 
 def secret_in(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import msgspec
 
 from cni_py.cluster import pools
 
-from .agent_options import in_store, name_of, place
+from .agent_options import in_store, name_of, place, print_record
 from .group import Failed, Unreadable
 from .output import json_option, new_table, print_json, print_table, printable
 
@@ -75,11 +74,7 @@ def set_pool(ctx: click.Context, name: str, file: Any, force: bool) -> None:  # 
 @click.pass_context
 def get_pool(ctx: click.Context, name: str) -> None:
     """Print the pool's configuration as it is in the store."""
-    key = f"{_prefix(name)}config"
-    record = in_store(place(ctx.obj), lambda store: store.get(key))
-    if record is None:
-        raise Failed(f"the store has no {key}")
-    sys.stdout.buffer.write(record.value.rstrip(b"\n") + b"\n")
+    print_record(place(ctx.obj), f"{_prefix(name)}config")
 
 
 @pool.command("show")

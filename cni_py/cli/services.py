@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 import msgspec
 
-from cni_py.cluster.store_errors import StoreError
 from cni_py.services.instance import Instance, require_service
 
-from .agent_options import READABLE
+from .agent_options import READABLE, in_loop
 from .group import Failed, Unreadable
 from .output import json_option, new_table, print_json, print_table, printable
 from .registry_options import registry_opening, registry_options
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from cni_py.services.opening import Opening
-    from cni_py.services.registry import Registry, View
+    from cni_py.services.registry import Registry
 
 T = TypeVar("T")
 
@@ -56,13 +54,7 @@ def services(ctx: click.Context, /, **given: Any) -> None:
 @click.pass_context
 def list_services(ctx: click.Context, service: str, as_json: bool) -> None:  # noqa: FBT001
     """List the instances of a service, or of all; exit status 1 if SERVICE has none."""
-    registry = _opened(ctx, service)
-
-    async def ask() -> View:
-        async with registry.open() as opened:
-            return await opened.list(service)
-
-    view = _run(ask())
+    view = _in_registry(ctx, service, lambda registry: registry.list(service))
     if as_json:
         print_json({"instances": view.instances, "leftOut": view.left_out})
     elif view.instances:
@@ -82,13 +74,7 @@ def list_services(ctx: click.Context, service: str, as_json: bool) -> None:  # n
 @click.pass_context
 def watch(ctx: click.Context, service: str, as_json: bool) -> None:  # noqa: FBT001
     """Tell the instances of a service, or of all, then each change, until it is interrupted."""
-    registry = _opened(ctx, service)
-
-    async def follow() -> None:
-        async with registry.open() as opened:
-            await _follow(opened, service, as_json=as_json)
-
-    _run(follow())
+    _in_registry(ctx, service, lambda registry: _follow(registry, service, as_json=as_json))
 
 
 async def _follow(registry: Registry, service: str, *, as_json: bool) -> None:
@@ -163,9 +149,12 @@ def _opened(ctx: click.Context, service: str) -> Opening:
     return found
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns. Raises Failed."""
-    try:
-        return asyncio.run(work)
-    except StoreError as error:
-        raise Failed(str(error)) from None
+def _in_registry(ctx: click.Context, service: str, work: Callable[[Registry], Awaitable[T]]) -> T:
+    """What `work` of the registry comes to. Raises Unreadable, Failed."""
+    opening = _opened(ctx, service)
+
+    async def run() -> T:
+        async with opening.open() as registry:
+            return await work(registry)
+
+    return in_loop(run())

@@ -9,15 +9,15 @@ Every call has a deadline and raises StoreError: Unavailable, where nothing was 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from .closing import Closing
 from .store_errors import TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-    from types import TracebackType
 
 # Of the keys and values in one transaction. etcd refuses a request above 1.5 MiB by default.
 MOST_BYTES = 1 << 20
@@ -137,7 +137,7 @@ class Batch:
     """Why the store is out of reach just now; `""` where it is not. The watch goes on trying."""
 
 
-class Store(ABC):
+class Store(Closing):
     """One store. Use it as an asynchronous context manager, within one event loop.
 
     Calls may run at once. `close` ends all: no task, thread or file is left.
@@ -211,21 +211,6 @@ class Store(ABC):
         outlives the store's restarts: it connects again, and goes on where it was. Raises
         Compacted, Denied. Whoever stops early calls its `aclose` (`contextlib.aclosing`).
         """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """End all that runs; further calls raise Unavailable."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 def _refuse_excess(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cni_py.cluster.closing import Closing
 from cni_py.cluster.store_errors import StoreError, Unavailable
 from cni_py.services.instance import require_service
 from cni_py.services.opening import open_registry
@@ -16,7 +17,6 @@ from .errors import NoInstanceError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from types import TracebackType
 
     from cni_py.services.instance import Instance
 
@@ -33,7 +33,7 @@ _CALL_SECONDS = 30.0
 _PAUSE = 0.1
 
 
-class Discovery:
+class Discovery(Closing):
     """The services of one registry, within one event loop. Use it in an `async with` block.
 
     `where` is `etcd:URL,URL`, `sqlite:PATH` or `consul:URL`, or a registry that is open. `options`
@@ -130,17 +130,6 @@ class Discovery:
         for one in self._followed.values():
             await one.close()
         await self._registry.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 class Attempts:

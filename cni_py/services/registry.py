@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from cni_py.cluster.closing import Closing
 from cni_py.cluster.store_errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from .instance import Instance
 
@@ -89,7 +89,7 @@ class Registrant(ABC):
         """Why the registry has not all of it, or may lose it, just now; `""` if it has."""
 
 
-class Registry(ABC):
+class Registry(Closing):
     """One registry. Use it as an asynchronous context manager, within one event loop."""
 
     @abstractmethod
@@ -118,18 +118,3 @@ class Registry(ABC):
         The registry need not be there yet. At the end of the block what was registered stays, for
         at most `ttl` seconds: the node's next process may take it over. `leave` withdraws it.
         """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """End all that runs; further calls raise Unavailable."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
