@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
@@ -15,16 +16,15 @@ if TYPE_CHECKING:
 _SECONDS = 30
 
 
-class Story:
-    """Follows a watch from a snapshot on: the records are those that the events lead to."""
+class Following(ABC):
+    """Something that is followed beside a test."""
 
-    def __init__(self, store: Store, prefix: str, snapshot: Snapshot) -> None:
-        self.store = store
-        self.prefix = prefix
-        self.records: dict[str, Record] = {one.key: one for one in snapshot.records}
-        self.revision = snapshot.revision
-        self.batches: list[Batch] = []
+    def __init__(self) -> None:
         self._news = asyncio.Event()
+
+    @abstractmethod
+    async def _follow(self) -> None:
+        """Follow it without end, and set `_news` whenever there is some."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._follow())
@@ -33,6 +33,29 @@ class Story:
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.wait({self._task})
+
+    async def until(self, fits: Callable[[], object], seconds: float = _SECONDS) -> None:
+        """Wait until something holds; raises what the watch raised."""
+        async with asyncio.timeout(seconds):
+            while not fits():
+                news = asyncio.ensure_future(self._news.wait())
+                await asyncio.wait({news, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                if self._task.done():
+                    self._task.result()
+                self._news.clear()
+
+
+class Story(Following):
+    """Follows a watch from a snapshot on: the records are those that the events lead to."""
+
+    def __init__(self, store: Store, prefix: str, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.store = store
+        self.prefix = prefix
+        self.records: dict[str, Record] = {one.key: one for one in snapshot.records}
+        self.revision = snapshot.revision
+        self.batches: list[Batch] = []
 
     async def _follow(self) -> None:
         async with aclosing(self.store.watch(self.prefix, self.revision)) as batches:
@@ -46,17 +69,6 @@ class Story:
                     else:
                         self.records[event.key] = event.record
                 self._news.set()
-
-    async def until(self, fits: Callable[[], object], seconds: float = _SECONDS) -> None:
-        """Wait for a state of the story; raises what the watch raised."""
-        async with asyncio.timeout(seconds):
-            while not fits():
-                news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({news, self._task}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-                if self._task.done():
-                    self._task.result()
-                self._news.clear()
 
     async def reaches(self, revision: int) -> None:
         """Wait until all is told up to a revision."""

@@ -7,8 +7,9 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from cluster.stories import Following
 from msgspec.structs import replace
 
 from cni_py.cluster.etcd import Etcd
@@ -256,21 +257,13 @@ class InConsul(Subject):
         return len(nonsense)
 
 
-class Story:
+class Story(Following):
     """Follows a registry's watch beside a test."""
 
     def __init__(self, registry: Registry, service: str = "") -> None:
+        super().__init__()
         self.views: list[View] = []
         self._registry, self._service = registry, service
-        self._news = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._follow())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
 
     async def _follow(self) -> None:
         async with aclosing(self._registry.watch(self._service)) as views:
@@ -286,17 +279,6 @@ class Story:
     @property
     def lost(self) -> str:
         return self.views[-1].lost if self.views else ""
-
-    async def until(self, fits: Callable[[], object], seconds: float = _SECONDS) -> None:
-        """Wait until something holds; raises what the watch raised."""
-        async with asyncio.timeout(seconds):
-            while not fits():
-                news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({news, self._task}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-                if self._task.done():
-                    self._task.result()
-                self._news.clear()
 
 
 async def eventually(found: Callable[[], Awaitable[object]], wanted: object) -> None:
